@@ -1,5 +1,6 @@
 """The configuration of HCMI: CLIP's two towers, the hierarchy on top of them, and the objective."""
 
+import math
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -125,6 +126,11 @@ class HCMIConfig(PreTrainedConfig):
         _require(
             0 <= self.aggregation_dropout < 1, "aggregation_dropout", self.aggregation_dropout, "has to be in [0, 1)"
         )
+        for name in ("marginal_margin", "marginal_weight", "logit_scale_init_value", "logit_scale_max", "image_mean",
+                     "image_std", "loss_weights", "inference_weights", "initializer_range", "initializer_factor"):  # fmt: skip
+            value = getattr(self, name)
+            numbers = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+            _require(all(map(math.isfinite, numbers)), name, value, "has to be finite")
         for name in ("frame_word_interaction", "clip_phrase_interaction"):
             _require(getattr(self, name) in INTERACTIONS, name, getattr(self, name), f"has to be one of {INTERACTIONS}")
         for name in ("loss_weights", "inference_weights"):
@@ -132,8 +138,8 @@ class HCMIConfig(PreTrainedConfig):
             _require(set(weights) == set(LEVELS), name, weights, f"has to name exactly the levels {LEVELS}")
             _require(min(weights.values()) >= 0, name, weights, "must not be negative")
             _require(sum(weights.values()) > 0, name, weights, "has to give one level a positive weight")
-        _require(self.marginal_margin >= 0, "marginal_margin", self.marginal_margin, "must not be negative")
-        _require(self.marginal_weight >= 0, "marginal_weight", self.marginal_weight, "must not be negative")
+        for name in ("marginal_margin", "marginal_weight", "initializer_range", "initializer_factor"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
         _require(self.logit_scale_max > 0, "logit_scale_max", self.logit_scale_max, "has to be positive")
         channels = self.vision_config.num_channels
         for name in ("image_mean", "image_std"):

@@ -1,6 +1,7 @@
 """Similarity of texts and videos on the three levels: the one place where it is computed, whoever asks."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -70,17 +71,26 @@ def token_wise_similarity(
     ) / 2
 
 
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """Switches automatic mixed precision off inside: it would round cosines to 8 bits before the logit scale."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 def level_similarity(level: str, text: HCMITextFeatures, video: HCMIVideoFeatures) -> torch.Tensor:
-    """The `(T, V)` similarity of one of `LEVELS`, at once and differentiable, in the features' own type."""
-    if level == "video_sentence":
-        return normalize(text.pooler_output, dim=-1) @ normalize(video.pooler_output, dim=-1).T
-    if level == "clip_phrase":
+    """
+    The `(T, V)` similarity of one of `LEVELS`, at once and differentiable, in the features' own type, also under
+    automatic mixed precision.
+    """
+    with full_precision(text.pooler_output.device):
+        if level == "video_sentence":
+            return normalize(text.pooler_output, dim=-1) @ normalize(video.pooler_output, dim=-1).T
+        if level == "clip_phrase":
+            return token_wise_similarity(
+                text.phrases, video.clips, text.phrase_mask, video.clip_mask, text.phrase_weights, video.clip_weights
+            )
         return token_wise_similarity(
-            text.phrases, video.clips, text.phrase_mask, video.clip_mask, text.phrase_weights, video.clip_weights
+            text.words, video.frames, text.word_mask, video.frame_mask, text.word_weights, video.frame_weights
         )
-    return token_wise_similarity(
-        text.words, video.frames, text.word_mask, video.frame_mask, text.word_weights, video.frame_weights
-    )
 
 
 def combine_levels(similarities: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from transformers import CLIPConfig, CLIPTextModel, CLIPVisionModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
 from .aggregation_hcmi import HCMIAggregation, HCMIAttention, HCMIFeedForward
@@ -53,7 +54,7 @@ class HCMIPreTrainedModel(PreTrainedModel):
 
     config: HCMIConfig
     base_model_prefix = "hcmi"
-    main_input_name = "pixel_values_videos"
+    main_input_name = "input_ids"
     input_modalities = ("video", "text")
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -159,7 +160,8 @@ class HCMIModel(HCMIPreTrainedModel):
         Raises:
             ValueError: if the checkpoint is not CLIP's, or lacks weights of the towers, or has weights with no place.
         """
-        hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
+        where = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+        hub = {key: kwargs[key] for key in where if key in kwargs}
         clip_config = CLIPConfig.get_config_dict(name_or_path, **hub)[0]
         if clip_config.get("model_type") != CLIPConfig.model_type:
             raise ValueError(
@@ -168,11 +170,18 @@ class HCMIModel(HCMIPreTrainedModel):
             )
         untrained = {"inference_weights": {"frame_word": 0.0, "clip_phrase": 0.0, "video_sentence": 1.0}}
         config = HCMIConfig.from_clip_config(CLIPConfig.from_dict(clip_config), **untrained | (config_overrides or {}))
-        model, loading = cls.from_pretrained(name_or_path, config=config, output_loading_info=True, **kwargs)
+        # transformers would print a line for each of the hierarchy's new weights, and tell of a misfit less clearly.
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()
+        try:
+            kwargs |= {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
+            model, loading = cls.from_pretrained(name_or_path, **kwargs)
+        finally:
+            logging.set_verbosity(verbosity)
         new = ("video_hierarchy.", "text_hierarchy.")
         missing = sorted(key for key in loading["missing_keys"] if not key.startswith(new))
         unexpected = sorted(loading["unexpected_keys"])
-        mismatched = sorted(str(key) for key in loading["mismatched_keys"])
+        mismatched = sorted(key for key, *_ in loading["mismatched_keys"])
         if missing or unexpected or mismatched:
             raise ValueError(
                 f"{name_or_path} does not fit CLIP's towers: missing {missing[:5]}, unexpected {unexpected[:5]}, of "
@@ -188,7 +197,7 @@ class HCMIModel(HCMIPreTrainedModel):
 
     @can_return_tuple
     def get_video_features(
-        self, pixel_values_videos: torch.Tensor, video_mask: torch.Tensor | None = None, **kwargs: Any
+        self, pixel_values_videos: torch.Tensor, video_mask: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> HCMIVideoFeatures:
         """
         Encodes videos.
@@ -214,8 +223,9 @@ class HCMIModel(HCMIPreTrainedModel):
         pixels = self._normalised(pixel_values_videos.flatten(0, 1))
         tower = self.vision_model(pixel_values=pixels, return_dict=True, **kwargs)
         frame_features = self.visual_projection(tower.pooler_output).unflatten(0, (batch, frames))
-        inside = mask.to(frame_features.dtype)[..., None]
-        mean = (frame_features * inside).sum(1) / inside.sum(1)
+        # Whatever lies in the padding ends here, be it NaN.
+        frame_features = frame_features.masked_fill(~mask[..., None], 0.0)
+        mean = frame_features.sum(1) / mask.sum(1, keepdim=True)
         levels = self.video_hierarchy(frame_features, mask, mean)
         return HCMIVideoFeatures(
             pooler_output=levels.vector,
@@ -233,7 +243,7 @@ class HCMIModel(HCMIPreTrainedModel):
 
     @can_return_tuple
     def get_text_features(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> HCMITextFeatures:
         """
         Encodes texts.
@@ -247,8 +257,7 @@ class HCMIModel(HCMIPreTrainedModel):
             ValueError: a text without a real token.
         """
         if attention_mask is None:
-            ends = (input_ids == self.text_model.eos_token_id).long()
-            attention_mask = ends.cumsum(-1) - ends == 0
+            attention_mask = self._up_to_end_of_text(input_ids)
         mask = _checked_mask(attention_mask, tuple(input_ids.shape), input_ids.device, "attention_mask", "token")
 
         tower = self.text_model(input_ids=input_ids, attention_mask=mask, return_dict=True, **kwargs)
@@ -298,7 +307,7 @@ class HCMIModel(HCMIPreTrainedModel):
         second_video_mask: torch.Tensor | None = None,
         video_ids: torch.Tensor | None = None,
         return_loss: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> HCMIOutput:
         """
         Encodes both sides and compares all texts with all videos.
@@ -344,6 +353,15 @@ class HCMIModel(HCMIPreTrainedModel):
             similarity=similarity,
             objective=objective,
         )
+
+    def _up_to_end_of_text(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Mask of the tokens `(T, W)` up to the one where CLIP's text tower pools."""
+        end = self.text_model.eos_token_id
+        if end == 2:
+            # OpenAI's own checkpoints say 2 and mean the highest id of a text; CLIP's tower keeps to that.
+            end = input_ids.amax(-1, keepdim=True)
+        ends = (input_ids == end).long()
+        return ends.cumsum(-1) - ends == 0
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Raw `uint8` frames `(N, 3, H, W)` as the processor would have normalised them; floats pass through."""

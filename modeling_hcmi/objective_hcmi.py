@@ -8,7 +8,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_hcmi import LEVELS, HCMIConfig
 from .features_hcmi import HCMITextFeatures, HCMIVideoFeatures
-from .interaction_hcmi import level_similarity
+from .interaction_hcmi import full_precision, level_similarity
 
 
 @dataclass
@@ -58,7 +58,7 @@ def denoised_positives(first_view: torch.Tensor, second_view: torch.Tensor) -> t
         >>> denoised_positives(views[:, 0], views[:, 1]).int().tolist()
         [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
     """
-    with torch.no_grad():
+    with torch.no_grad(), full_precision(first_view.device):
         first, second = normalize(first_view.float(), dim=-1), normalize(second_view.float(), dim=-1)
         # The mean of four cosines is the product of the mean views.
         middle = (first + second) / 2
