@@ -1,0 +1,127 @@
+"""Rank videos for each query, and say which seconds of them answer it.
+
+hcmi find "a dog catches a ball" "two people dance" --model my_model --videos clips/ --contact-sheet hits.png
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+VIDEO_EXTENSIONS = frozenset(
+    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .webm .wmv".split()  # noqa: SIM905
+)
+"""What counts as a video inside a folder; a file given by name may be called anything."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("queries", nargs="*", metavar="query", help="what the video shows, in quotes; one or more")
+    parser.add_argument("--model", required=True, help="a model's folder or its name on the Hub")
+    parser.add_argument(
+        "--videos",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="files, URLs, or folders, which are searched for videos with all their sub-folders",
+    )
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="hits of each query (default: %(default)s)")
+    parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="draw the hits' frames into this picture")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the hits to this file")
+    parser.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="videos encoded at a time (default: %(default)s)"
+    )
+    parser.add_argument("--device", help='such as "cpu" or "cuda:1" (default: an accelerator if there is one)')
+    parser.add_argument(
+        "--num-workers", type=int, default=0, metavar="N", help="processes that read videos (default: %(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """
+    Searches, prints a table for each query and writes the files that were asked for. Videos that cannot be read are
+    left out with a warning.
+
+    Raises:
+        ValueError: no query, no video, or an impossible number.
+        VideoReadError: none of the videos can be read.
+    """
+    if not arguments.queries:
+        raise ValueError('There is no query. Put it before --videos, or after "--": --videos PATH -- "a query".')
+    for name in ("top", "batch_size"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} has to be at least 1, got {getattr(arguments, name)}.")
+    videos = find_videos(arguments.videos)
+
+    # Loaded only now, because they take seconds, which `--help` and a wrong argument need not wait for.
+    from transformers import pipeline
+
+    from hcmi.retrieval.contact_sheet import draw_contact_sheet
+
+    pipe = pipeline(  # type: ignore[call-overload]
+        "text-video-retrieval",
+        model=arguments.model,
+        device=arguments.device,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+    )
+    rankings = pipe(arguments.queries, videos=videos, top_k=arguments.top, on_error="skip")
+    for query, hits in zip(arguments.queries, rankings, strict=True):
+        print(table(query, hits), end="\n\n")
+    if arguments.json:
+        results = [{"query": query, "hits": hits} for query, hits in zip(arguments.queries, rankings, strict=True)]
+        report = {"model": arguments.model, "videos": len(videos), "results": results}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"hits: {arguments.json}")
+    if arguments.contact_sheet:
+        arguments.contact_sheet.parent.mkdir(parents=True, exist_ok=True)
+        draw_contact_sheet(arguments.queries, rankings).save(arguments.contact_sheet, format="PNG")
+        print(f"contact sheet: {arguments.contact_sheet}")
+    return 0
+
+
+def find_videos(paths: Iterable[str]) -> list[str]:
+    """
+    Files and URLs as they are, folders as the videos in them and their sub-folders, in the order of their names; each
+    once. Names that begin with a dot are passed over.
+
+    Raises:
+        ValueError: a path does not exist, or a folder has no videos.
+    """
+    videos: list[str] = []
+    for path in paths:
+        if os.path.isdir(path):
+            found = _in_folder(Path(path))
+            if not found:
+                kinds = " ".join(sorted(VIDEO_EXTENSIONS))
+                raise ValueError(f"The folder {path} has no videos ({kinds}). Files called otherwise have to be named.")
+            videos += found
+        elif "://" in path or os.path.exists(path):
+            videos.append(path)
+        else:
+            raise ValueError(f"There is no file or folder {path}.")
+    return list(dict.fromkeys(videos))
+
+
+def _in_folder(folder: Path) -> list[str]:
+    found = []
+    for file in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if not hidden and file.suffix.lower() in VIDEO_EXTENSIONS and file.is_file():
+            found.append(str(file))
+    return found
+
+
+def table(query: str, hits: Sequence[dict[str, Any]]) -> str:
+    """The hits of one query as lines of rank, score, time span and file."""
+    from hcmi.retrieval.contact_sheet import format_time
+
+    spans = [f"{format_time(hit['start'])} - {format_time(hit['end'])}" for hit in hits]
+    width = max(len(span) for span in spans)
+    lines = [f'"{query}"', f"  rank   score  {'time':{width}}  video"]
+    for rank, (hit, span) in enumerate(zip(hits, spans, strict=True), 1):
+        lines.append(f"  {rank:4d}  {hit['score']:6.3f}  {span:{width}}  {hit['video']}")
+    return "\n".join(lines)
