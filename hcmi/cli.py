@@ -40,7 +40,9 @@ def _run(argv: list[str]) -> int:
         return arguments.run(arguments)
     except BrokenPipeError:
         raise
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if not _is_explained(error):
+            raise
         if arguments.debug or os.environ.get("HCMI_DEBUG") == "1":
             traceback.print_exc()
         else:
@@ -75,6 +77,13 @@ def _add_debug(parser: argparse.ArgumentParser, default: bool | str) -> None:
         default=default,
         help="show the traceback of an error (so does the environment variable HCMI_DEBUG=1)",
     )
+
+
+def _is_explained(error: Exception) -> bool:
+    """Whether the message alone tells what is wrong: bad input, a file, an impossible configuration."""
+    # By name, because importing the Hub's client takes longer than most commands' help.
+    configuration = any(kind.__name__ == "StrictDataclassError" for kind in type(error).__mro__)
+    return configuration or isinstance(error, (ValueError, OSError))
 
 
 def _one_line(error: BaseException) -> str:

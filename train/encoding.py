@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import gather_object
-from hcmi.modeling_hcmi import HCMITextFeatures, HCMIVideoFeatures, concatenate_features
-from hcmi.processing import VideoReadError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
+
+from hcmi.modeling_hcmi import HCMITextFeatures, HCMIVideoFeatures, concatenate_features
+from hcmi.processing import VideoReadError
 
 from .data.frame_sources import VideoFrames
 

@@ -5,9 +5,10 @@ from collections import Counter
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from hcmi.modeling_hcmi import LEVELS
 from hcmi.modeling_hcmi.moments_hcmi import answering_clips, clip_time_spans
-from torch import Tensor
 
 from .data.frame_sources import FileFrames
 from .encoding import EncodedTexts, EncodedVideos, VideoSource, encode_texts, encode_videos

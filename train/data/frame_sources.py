@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import datasets
 import torch
+
 from hcmi.processing.frame_sampling import distinct, frames_at, segment_times
 from hcmi.processing.video_reading import read_frames
 

@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+
 from hcmi.processing.frame_sampling import segment_times
 from hcmi.processing.video_reading import read_frames
 

@@ -1,0 +1,28 @@
+"""Train a model on a benchmark: validation after each epoch, the best model tested once at the end.
+
+hcmi train --config train/configs/shape_stories.yaml --output runs/mine --seed 1
+accelerate launch train/run.py --config train/configs/shape_stories.yaml     (the same, on several processes too)
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hcmi train`: one for each field of `TrainingArguments`."""
+    from hcmi.train.arguments import build_parser
+
+    build_parser(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `hcmi train`."""
+    from hcmi.train.arguments import from_namespace
+    from hcmi.train.loop import train
+    from hcmi.train.results import format_result
+
+    outcome = train(from_namespace(arguments))
+    if outcome is not None:
+        print(format_result(outcome.result))
+        print(f"\nmodel:   {outcome.model}\nresult:  {outcome.result_file}")
+        print(f"curves:  {outcome.curves}\nhistory: {outcome.history}")
+    return 0

@@ -1,0 +1,128 @@
+"""The model and the processor that a run starts with: from a checkpoint, or from scratch."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPImageProcessor
+
+from hcmi.modeling_hcmi import LEVELS, HCMIConfig, HCMIModel
+from hcmi.processing import HCMIProcessor
+
+from .arguments import TrainingArguments
+from .data.tokenizer import train_tokenizer
+
+HIERARCHY = ("video_hierarchy.", "text_hierarchy.")
+"""Beginnings of the names of the parameters that CLIP does not have."""
+
+
+def build(arguments: TrainingArguments, captions: Iterable[str]) -> tuple[HCMIModel, HCMIProcessor]:
+    """
+    Model and processor of a run; the model in float32, with `freeze` applied.
+
+    Args:
+        arguments: `model` or `model_config`, `config_overrides`, `frames_per_video`, `freeze`.
+        captions: of the training split; a model from scratch learns its vocabulary from them.
+
+    Raises:
+        ValueError: a file or checkpoint that does not fit, or frames that the model cannot take.
+    """
+    _require_known(arguments.config_overrides, "config_overrides")
+    try:
+        if arguments.model_config is not None:
+            model, processor = _from_scratch(arguments, captions)
+        else:
+            model, processor = _from_checkpoint(arguments)
+    except StrictDataclassError as error:
+        raise ValueError(f"the model's configuration is impossible: {error}") from error
+    if arguments.frames_per_video > model.config.max_frames:
+        raise ValueError(
+            f"frames_per_video is {arguments.frames_per_video}, but the model takes {model.config.max_frames} "
+            "(max_frames)"
+        )
+    if arguments.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    for name, parameter in model.named_parameters():
+        part = "hierarchy" if name.startswith(HIERARCHY) else "towers"
+        parameter.requires_grad_(part not in arguments.freeze)
+    return model, processor
+
+
+def parameter_groups(model: HCMIModel, arguments: TrainingArguments) -> list[dict[str, Any]]:
+    """
+    Two learning rates (towers, hierarchy) times with and without weight decay (biases, norms and scalars have none).
+
+    Raises:
+        ValueError: everything is frozen.
+    """
+    groups = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = arguments.learning_rate if name.startswith(HIERARCHY) else arguments.tower_learning_rate
+        decay = arguments.weight_decay if parameter.dim() > 1 else 0.0
+        group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
+        group["params"].append(parameter)
+    if not groups:
+        raise ValueError(f"nothing is left to train: freeze = {', '.join(arguments.freeze)}")
+    return list(groups.values())
+
+
+def _from_scratch(arguments: TrainingArguments, captions: Iterable[str]) -> tuple[HCMIModel, HCMIProcessor]:
+    path = Path(str(arguments.model_config))
+    try:
+        settings = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"model_config {path}: cannot be read as JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"model_config {path}: has to hold the fields of HCMIConfig, not a {type(settings).__name__}")
+    _require_known(settings, f"model_config {path}")
+    length = settings.get("text_config", {}).get("max_position_embeddings", 77)
+    tokenizer = train_tokenizer(captions, vocab_size=arguments.vocabulary, max_length=length)
+    settings["text_config"] = settings.get("text_config", {}) | {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = HCMIConfig.from_dict(settings | arguments.config_overrides)
+    side = config.vision_config.image_size
+    image_processor = CLIPImageProcessor(
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_mean=config.image_mean,
+        image_std=config.image_std,
+    )
+    return HCMIModel(config), HCMIProcessor(image_processor, tokenizer, frames_per_video=arguments.frames_per_video)
+
+
+def _from_checkpoint(arguments: TrainingArguments) -> tuple[HCMIModel, HCMIProcessor]:
+    name = str(arguments.model)
+    config = AutoConfig.from_pretrained(name)
+    if config.model_type == HCMIConfig.model_type:
+        config = HCMIConfig.from_dict(config.to_dict() | arguments.config_overrides)
+        model = HCMIModel.from_pretrained(name, config=config, dtype="float32")
+        processor = HCMIProcessor.from_pretrained(name)
+        processor.frames_per_video = arguments.frames_per_video
+        return model, processor
+    image_processor = AutoImageProcessor.from_pretrained(name)
+    # After training every level counts, unless told otherwise.
+    overrides = {
+        "inference_weights": dict.fromkeys(LEVELS, 1.0),
+        "image_mean": list(image_processor.image_mean),
+        "image_std": list(image_processor.image_std),
+        **arguments.config_overrides,
+    }
+    model = HCMIModel.from_clip_pretrained(name, config_overrides=overrides, dtype="float32")
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    return model, HCMIProcessor(image_processor, tokenizer, frames_per_video=arguments.frames_per_video)
+
+
+def _require_known(names: Iterable[str], where: str) -> None:
+    """A mistyped field would become one more attribute of the configuration, without any effect."""
+    known = {entry.name for entry in fields(HCMIConfig)} | {"model_type"}
+    if unknown := sorted(set(names) - known):
+        raise ValueError(f"{where}: HCMIConfig has no field {', '.join(unknown)}")
