@@ -1,0 +1,35 @@
+# make demo: from a bare checkout to a trained model that finds videos.   make test: the whole test-suite.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/shape_stories.py
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/types && mkdir -p build/types/hcmi
+	for place in hcmi/*; do ln -s "$(CURDIR)/$$place" build/types/hcmi/; done
+	for folder in modeling_hcmi processing train retrieval; do ln -s "$(CURDIR)/$$folder" build/types/hcmi/; done
+	MYPYPATH=build/types $(BIN)/mypy -p hcmi
+
+# torch goes first: with it installed, nothing that follows asks for another build of it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(INSTALL) -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build runs *.egg-info
