@@ -1,5 +1,6 @@
 """A picture of search results: every hit as a strip of frames, with the stretch that answers the query marked."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,10 +60,12 @@ def draw_contact_sheet(queries: Sequence[str], rankings: Sequence[Sequence[Mappi
     """
     if not queries or len(queries) != len(rankings):
         raise ValueError(f"A contact sheet needs one ranking for each query, got {len(queries)} and {len(rankings)}.")
+    shown = [hits[:MAX_HITS] for hits in rankings]
+    labels = _labels([hit["video"] for hits in shown for hit in hits])
     parts = []
-    for query, hits in zip(queries, rankings, strict=True):
+    for query, hits in zip(queries, shown, strict=True):
         parts.append(_heading(query))
-        parts += [_row(rank, hit) for rank, hit in enumerate(hits[:MAX_HITS], 1)]
+        parts += [_row(rank, hit, labels[hit["video"]]) for rank, hit in enumerate(hits, 1)]
     sheet = Image.new("RGB", (_WIDTH, sum(part.height for part in parts) + _MARGIN), _PAPER)
     top = 0
     for part in parts:
@@ -82,7 +85,14 @@ def _heading(query: str) -> Image.Image:
     return image
 
 
-def _row(rank: int, hit: Mapping[str, Any]) -> Image.Image:
+def _labels(videos: Sequence[str]) -> dict[str, str]:
+    """Paths from the folder on that all files have in common; URLs as they are."""
+    paths = {video: os.path.abspath(video) for video in videos if "://" not in video}
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths.values()]) if paths else ""
+    return {video: os.path.relpath(paths[video], folder) if video in paths else video for video in videos}
+
+
+def _row(rank: int, hit: Mapping[str, Any], label: str) -> Image.Image:
     """One hit: rank and score, file name, frames, and the video's time with the answer on it."""
     strip = _read_strip(hit["video"])
     width, height = strip.frames[0].size
@@ -93,7 +103,7 @@ def _row(rank: int, hit: Mapping[str, Any]) -> Image.Image:
     draw.text((_MARGIN, frames_top - 5), str(rank), _INK, _font(34, bold=True))
     draw.text((_MARGIN, frames_top + 38), f"{hit['score']:.3f}", _INK, _font(16))
     draw.text((_MARGIN, frames_top + 60), "similarity", _MUTED, _font(12))
-    draw.text((_LEFT, 14), _shortened(str(hit["video"]), _font(14), _STRIP), _INK, _font(14))
+    draw.text((_LEFT, 14), _shortened(label, _font(14), _STRIP), _INK, _font(14))
 
     answering = _answering(strip.times, hit["start"], hit["end"])
     for index, frame in enumerate(strip.frames):

@@ -42,7 +42,7 @@ class EncodedVideos:
     @property
     def width(self) -> int:
         """Width `D` of the embeddings."""
-        return self.features.pooler_output.shape[-1]
+        return self.features["pooler_output"].shape[-1]
 
     @classmethod
     def concatenate(cls, parts: Sequence["EncodedVideos"]) -> "EncodedVideos":

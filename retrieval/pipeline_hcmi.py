@@ -138,7 +138,7 @@ class HCMIRetrievalPipeline(Pipeline):
         _check_videos(videos)
         if on_error not in ("raise", "skip"):
             raise ValueError(f'`on_error` has to be "raise" or "skip", got {on_error!r}.')
-        batch_size = batch_size or self._batch_size or 1
+        batch_size = (self._batch_size or 1) if batch_size is None else batch_size
         num_workers = (self._num_workers or 0) if num_workers is None else num_workers
         show = len(videos) >= MANY_VIDEOS if progress is None else progress
         reader = DataLoader(
@@ -205,8 +205,8 @@ class HCMIRetrievalPipeline(Pipeline):
         hits = []
         for index in order:
             start, end = clip_time_spans(
-                videos.features.clip_frame_weights[index],
-                videos.features.frame_mask[index],
+                videos.features["clip_frame_weights"][index],
+                videos.features["frame_mask"][index],
                 videos.timestamps[index],
                 *videos.video_spans[index].tolist(),
             )[outputs["clip"][index]].tolist()

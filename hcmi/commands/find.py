@@ -54,33 +54,46 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} has to be at least 1, got {getattr(arguments, name)}.")
     videos = find_videos(arguments.videos)
-
-    # Loaded only now, because they take seconds, which `--help` and a wrong argument need not wait for.
-    from transformers import pipeline
-
-    from hcmi.retrieval.contact_sheet import draw_contact_sheet
-
-    pipe = pipeline(  # type: ignore[call-overload]
-        "text-video-retrieval",
-        model=arguments.model,
-        device=arguments.device,
-        batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers,
-    )
-    rankings = pipe(arguments.queries, videos=videos, top_k=arguments.top, on_error="skip")
+    pipe = _pipeline(arguments)
+    encoded = pipe.encode_videos(videos, on_error="skip")
+    rankings = pipe(arguments.queries, videos=encoded, top_k=arguments.top)
     for query, hits in zip(arguments.queries, rankings, strict=True):
         print(table(query, hits), end="\n\n")
     if arguments.json:
         results = [{"query": query, "hits": hits} for query, hits in zip(arguments.queries, rankings, strict=True)]
-        report = {"model": arguments.model, "videos": len(videos), "results": results}
+        left_out = sorted(set(videos) - set(encoded.names))
+        report = {"model": arguments.model, "videos": len(encoded), "left_out": left_out, "results": results}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"hits: {arguments.json}")
     if arguments.contact_sheet:
+        from hcmi.retrieval.contact_sheet import draw_contact_sheet
+
         arguments.contact_sheet.parent.mkdir(parents=True, exist_ok=True)
         draw_contact_sheet(arguments.queries, rankings).save(arguments.contact_sheet, format="PNG")
         print(f"contact sheet: {arguments.contact_sheet}")
     return 0
+
+
+def _pipeline(arguments: argparse.Namespace) -> Any:
+    folder = arguments.model.startswith((".", "/", "~")) or arguments.model.count("/") > 1
+    if folder and not os.path.isdir(arguments.model):
+        raise ValueError(f"There is no model folder {arguments.model}.")
+    # Loaded only now, because it takes seconds, which `--help` and a wrong argument need not wait for.
+    from transformers import pipeline
+
+    try:
+        return pipeline(  # type: ignore[call-overload]
+            "text-video-retrieval",
+            model=arguments.model,
+            device=arguments.device,
+            batch_size=arguments.batch_size,
+            num_workers=arguments.num_workers,
+        )
+    except (RuntimeError, AssertionError) as error:  # torch's, for a device that it does not know or have
+        if arguments.device is None:
+            raise
+        raise ValueError(f"The model cannot be put on --device {arguments.device}: {error}") from error
 
 
 def find_videos(paths: Iterable[str]) -> list[str]:
