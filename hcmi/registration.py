@@ -74,7 +74,7 @@ class _ImportWatcher(MetaPathFinder):
         specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = self._watched(spec.loader.exec_module)  # type: ignore[method-assign]
+            spec.loader.exec_module = self._watched(spec.loader.exec_module)  # type: ignore[method-assign, assignment]
         return spec
 
     def _watched(self, execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:

@@ -135,7 +135,10 @@ class HCMIAggregation(nn.Module):
             groups `(B, K, D)`, contextual tokens `H` `(B, N, D)`, and the soft assignment `S` `(B, K, N)`, whose rows
             sum to 1 over the real tokens.
         """
-        attention_mask = create_bidirectional_mask(self.config, tokens, mask)
+        # A mask that is all true is left out; a meta tensor has no values to look at.
+        attention_mask = create_bidirectional_mask(
+            self.config, tokens, mask, allow_is_bidirectional_skip=mask.device.type != "meta"
+        )
         for layer in self.layers:
             tokens = layer(tokens, attention_mask)
 

@@ -1,7 +1,7 @@
 """The configuration of HCMI: CLIP's two towers, the hierarchy on top of them, and the objective."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
@@ -12,6 +12,11 @@ LEVELS = ("frame_word", "clip_phrase", "video_sentence")
 
 INTERACTIONS = ("weighted", "max_mean")
 """Token-wise interactions: learned token weights (Wang et al., arXiv 2203.07111), or every token the same weight."""
+
+_NUMBERS = (
+    "marginal_margin", "marginal_weight", "logit_scale_init_value", "logit_scale_max", "image_mean", "image_std",
+    "loss_weights", "inference_weights", "initializer_range", "initializer_factor",
+)  # fmt: skip
 
 CLIP_IMAGE_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_IMAGE_STD = [0.26862954, 0.26130258, 0.27577711]
@@ -60,7 +65,7 @@ class HCMIConfig(PreTrainedConfig):
     """
 
     model_type = "hcmi"
-    sub_configs_defaults = {"text_config": CLIPTextConfig, "vision_config": CLIPVisionConfig}
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {"text_config": CLIPTextConfig, "vision_config": CLIPVisionConfig}
 
     text_config: dict | CLIPTextConfig | None = None
     vision_config: dict | CLIPVisionConfig | None = None
@@ -126,8 +131,7 @@ class HCMIConfig(PreTrainedConfig):
         _require(
             0 <= self.aggregation_dropout < 1, "aggregation_dropout", self.aggregation_dropout, "has to be in [0, 1)"
         )
-        for name in ("marginal_margin", "marginal_weight", "logit_scale_init_value", "logit_scale_max", "image_mean",
-                     "image_std", "loss_weights", "inference_weights", "initializer_range", "initializer_factor"):  # fmt: skip
+        for name in _NUMBERS:
             value = getattr(self, name)
             numbers = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
             _require(all(map(math.isfinite, numbers)), name, value, "has to be finite")

@@ -97,7 +97,7 @@ class HCMIHierarchy(nn.Module):
         num_tokens = tokens.shape[1]
         inputs = tokens
         if self.position_embedding is not None:
-            inputs = inputs + self.position_embedding.weight[:num_tokens].to(tokens.dtype)
+            inputs = inputs + self.position_embedding(torch.arange(num_tokens, device=tokens.device)).to(tokens.dtype)
 
         num_groups = self.count_groups(num_tokens)
         groups, contextual, assignment = self.group_aggregation(inputs, mask, num_groups)

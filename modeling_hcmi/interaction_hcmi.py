@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch.nn.functional import normalize
@@ -103,7 +104,8 @@ def combine_levels(similarities: dict[str, torch.Tensor], weights: dict[str, flo
     total = sum(weights[level] for level in similarities)
     if total <= 0:
         raise ValueError(f"The levels {sorted(similarities)} all have weight 0: there is nothing to combine.")
-    return sum(similarities[level] * (weights[level] / total) for level in similarities if weights[level] > 0)
+    weighted = (similarities[level] * (weights[level] / total) for level in similarities if weights[level] > 0)
+    return reduce(torch.add, weighted)
 
 
 def blockwise_similarity(

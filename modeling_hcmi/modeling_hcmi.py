@@ -55,7 +55,7 @@ class HCMIPreTrainedModel(PreTrainedModel):
     config: HCMIConfig
     base_model_prefix = "hcmi"
     main_input_name = "input_ids"
-    input_modalities = ("video", "text")
+    input_modalities = ("video", "text")  # type: ignore[assignment]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -175,9 +175,10 @@ class HCMIModel(HCMIPreTrainedModel):
         logging.set_verbosity_error()
         try:
             kwargs |= {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
-            model, loading = cls.from_pretrained(name_or_path, **kwargs)
+            loaded: Any = cls.from_pretrained(name_or_path, **kwargs)
         finally:
             logging.set_verbosity(verbosity)
+        model, loading = loaded
         new = ("video_hierarchy.", "text_hierarchy.")
         missing = sorted(key for key in loading["missing_keys"] if not key.startswith(new))
         unexpected = sorted(loading["unexpected_keys"])
@@ -197,7 +198,10 @@ class HCMIModel(HCMIPreTrainedModel):
 
     @can_return_tuple
     def get_video_features(
-        self, pixel_values_videos: torch.Tensor, video_mask: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values_videos: torch.Tensor,
+        video_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> HCMIVideoFeatures:
         """
         Encodes videos.

@@ -1,6 +1,7 @@
 """The objective as pure functions of embeddings: multi-positive contrast, label denoising, marginal samples."""
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch.nn.functional import normalize
@@ -152,7 +153,7 @@ def hcmi_objective(
     levels = [level for level in LEVELS if config.loss_weights[level] > 0]
     similarities = {level: level_similarity(level, text, video) for level in levels}
     parts = {level: symmetric_contrast(similarities[level], positives, logit_scale) for level in levels}
-    loss = sum(config.loss_weights[level] * parts[level] for level in levels)
+    loss = reduce(torch.add, (config.loss_weights[level] * parts[level] for level in levels))
     if config.marginal_weight > 0:
         cosines = similarities.get("video_sentence")
         if cosines is None:

@@ -1,0 +1,185 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from random_features import random_text_features, random_video_features
+from similarity_loops import cosine, token_wise_by_loops
+
+from hcmi.modeling_hcmi import LEVELS
+from hcmi.modeling_hcmi.interaction_hcmi import (
+    blockwise_similarity,
+    combine_levels,
+    level_similarity,
+    token_wise_similarity,
+)
+
+EVEN = dict.fromkeys(LEVELS, 1.0)
+
+
+def assert_table(got: torch.Tensor, wanted: list[list[float]], atol: float = 1e-6) -> None:
+    torch.testing.assert_close(got.double(), torch.tensor(wanted, dtype=torch.float64), atol=atol, rtol=0)
+
+
+@given(
+    words=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    frames=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    seed=st.integers(0, 10**6),
+)
+def test_token_wise_similarity_is_its_formula(words, frames, seed):
+    text, video = random_text_features(words, seed=seed), random_video_features(frames, seed=seed + 1)
+    sides = (text.words, video.frames, text.word_mask, video.frame_mask, text.word_weights, video.frame_weights)
+    got = token_wise_similarity(*sides)
+    assert got.shape == (len(words), len(frames))
+    assert_table(got, token_wise_by_loops(*(side.tolist() for side in sides)))
+
+
+def test_tied_tokens_give_the_same_similarity_as_one_of_them():
+    word, frame = [1.0, 2.0], [2.0, 1.0]
+    sides = [[[word, word, word]], [[frame, frame]], [[True] * 3], [[True] * 2], [[0.2, 0.3, 0.5]], [[0.9, 0.1]]]
+    assert_table(token_wise_similarity(*map(torch.tensor, sides)), [[0.8]])
+
+
+def test_a_padded_zero_never_beats_a_negative_cosine():
+    # Public code masks by multiplying with zero, and then takes the maximum of -1 and 0.
+    text_tokens, video_tokens = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), torch.tensor([[[-1.0, 0.0], [0.0, 0.0]]])
+    mask, weights = torch.tensor([[True, False]]), torch.tensor([[1.0, 0.0]])
+    assert token_wise_similarity(text_tokens, video_tokens, mask, mask, weights, weights).item() == -1.0
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e30, -1e30])
+def test_what_lies_in_the_padding_does_not_count(garbage):
+    text, video = random_text_features([2, 3, 1]), random_video_features([4, 2])
+    before = {level: level_similarity(level, text, video) for level in LEVELS}
+    for tokens, mask in ((text.words, text.word_mask), (text.phrases, text.phrase_mask)):
+        tokens[~mask] = garbage
+    for tokens, mask in ((video.frames, video.frame_mask), (video.clips, video.clip_mask)):
+        tokens[~mask] = garbage
+    for level in LEVELS:
+        torch.testing.assert_close(level_similarity(level, text, video), before[level])
+
+
+def test_no_gradient_reaches_padding():
+    text, video = random_text_features([2, 3, 1]), random_video_features([4, 2])
+    tokens = [text.words, text.phrases, video.frames, video.clips]
+    for tensor in tokens:
+        tensor.requires_grad_()
+    sum(level_similarity(level, text, video).sum() for level in LEVELS).backward()
+    masks = [text.word_mask, text.phrase_mask, video.frame_mask, video.clip_mask]
+    for tensor, mask in zip(tokens, masks, strict=True):
+        assert not tensor.grad[~mask].any()
+        assert tensor.grad[mask].any()
+
+
+def test_token_wise_similarity_has_the_right_gradient():
+    text = random_text_features([2, 3], dtype=torch.float64)
+    video = random_video_features([3, 1, 2], dtype=torch.float64)
+    inputs = [t.requires_grad_() for t in (text.words, video.frames, text.word_weights, video.frame_weights)]
+    assert torch.autograd.gradcheck(
+        lambda w, f, a, b: token_wise_similarity(w, f, text.word_mask, video.frame_mask, a, b), inputs
+    )
+
+
+def test_levels_compare_what_they_are_named_after():
+    text, video = random_text_features([2, 3, 1]), random_video_features([4, 2])
+    assert_table(
+        level_similarity("video_sentence", text, video),
+        [[cosine(t, v) for v in video.pooler_output.tolist()] for t in text.pooler_output.tolist()],
+    )
+    assert torch.equal(
+        level_similarity("clip_phrase", text, video),
+        token_wise_similarity(
+            text.phrases, video.clips, text.phrase_mask, video.clip_mask, text.phrase_weights, video.clip_weights
+        ),
+    )
+    assert torch.equal(
+        level_similarity("frame_word", text, video),
+        token_wise_similarity(
+            text.words, video.frames, text.word_mask, video.frame_mask, text.word_weights, video.frame_weights
+        ),
+    )
+
+
+def test_similarities_are_symmetric_under_exchange_and_ignore_length():
+    text, video = random_text_features([2, 3, 1]), random_video_features([4, 2])
+    sides = (text.words, video.frames, text.word_mask, video.frame_mask, text.word_weights, video.frame_weights)
+    words, frames, word_mask, frame_mask, a, b = sides
+    torch.testing.assert_close(
+        token_wise_similarity(*sides), token_wise_similarity(frames, words, frame_mask, word_mask, b, a).T
+    )
+    torch.testing.assert_close(
+        token_wise_similarity(*sides), token_wise_similarity(words * 7, frames * 0.1, word_mask, frame_mask, a, b)
+    )
+
+
+@pytest.mark.parametrize("max_block_elements", [1, 30, 100, 400, 2**24])
+@pytest.mark.parametrize(("texts", "videos"), [(7, 5), (1, 9), (8, 1), (3, 3)])
+def test_blocks_change_nothing(texts, videos, max_block_elements):
+    text = random_text_features([1 + i % 4 for i in range(texts)])
+    video = random_video_features([6 - i % 5 for i in range(videos)])
+    scores = blockwise_similarity(text, video, EVEN, max_block_elements=max_block_elements)
+    for level in LEVELS:
+        assert scores[level].shape == (texts, videos)
+        torch.testing.assert_close(scores[level], level_similarity(level, text, video), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(scores.combined, sum(scores[level] for level in LEVELS) / 3)
+
+
+def test_no_texts_and_no_videos_give_empty_tables():
+    text, video = random_text_features([2, 3]), random_video_features([4])
+    nobody = torch.empty(0, dtype=torch.long)
+    assert blockwise_similarity(text.select(nobody), video, EVEN).combined.shape == (0, 1)
+    assert blockwise_similarity(text, video.select(nobody), EVEN).combined.shape == (2, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_features_are_compared_in_float32(dtype):
+    text, video = random_text_features([2, 3]).to(dtype), random_video_features([4, 2]).to(dtype)
+    scores = blockwise_similarity(text, video, EVEN)
+    for level in LEVELS:
+        assert scores[level].dtype == torch.float32
+        torch.testing.assert_close(
+            scores[level], level_similarity(level, text.to(torch.float32), video.to(torch.float32))
+        )
+
+
+def test_automatic_mixed_precision_does_not_round_similarities():
+    text, video = random_text_features([2, 3]), random_video_features([4, 2])
+    wanted = blockwise_similarity(text, video, EVEN)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = blockwise_similarity(text, video, EVEN)
+    for level in ("combined", *LEVELS):
+        assert torch.equal(got[level], wanted[level])
+
+
+def test_levels_can_be_chosen():
+    text, video = random_text_features([2, 3]), random_video_features([4, 2])
+    scores = blockwise_similarity(text, video, EVEN | {"clip_phrase": 3.0}, levels=["frame_word", "clip_phrase"])
+    assert scores.video_sentence is None
+    torch.testing.assert_close(scores.combined, scores.frame_word / 4 + scores.clip_phrase * 3 / 4)
+
+
+@pytest.mark.parametrize("levels", [[], ["word"], ["frame_word", "sentence"]])
+def test_unknown_levels_are_refused(levels):
+    with pytest.raises(ValueError, match="frame_word"):
+        blockwise_similarity(random_text_features([2]), random_video_features([3]), EVEN, levels=levels)
+
+
+def test_combination_is_the_weighted_mean():
+    similarities = {level: torch.tensor([[float(i)]]) for i, level in enumerate(LEVELS)}
+    weights = {"frame_word": 1.0, "clip_phrase": 2.0, "video_sentence": 5.0}
+    assert combine_levels(similarities, weights).item() == pytest.approx((0 * 1 + 1 * 2 + 2 * 5) / 8)
+    similarities["frame_word"] = torch.tensor([[math.nan]])
+    assert combine_levels(similarities, weights | {"frame_word": 0.0}).item() == pytest.approx((2 + 10) / 7)
+    with pytest.raises(ValueError, match="weight 0"):
+        combine_levels({"frame_word": similarities["frame_word"]}, weights | {"frame_word": 0.0})
+
+
+def test_identical_sides_are_alike_and_opposite_ones_are_not():
+    text, video = random_text_features([3]), random_video_features([3])
+    for level, sign in ((level, sign) for level in LEVELS for sign in (1, -1)):
+        one = torch.ones(1, 3, 4)
+        video.frames, video.clips = one[:, :3], one[:, :2]
+        text.words, text.phrases = sign * one[:, :3], sign * one[:, :2]
+        video.pooler_output, text.pooler_output = one[:, 0], sign * one[:, 0]
+        assert level_similarity(level, text, video).item() == pytest.approx(sign, abs=1e-6)
