@@ -1,8 +1,8 @@
 """Frames become pictures of the size a model takes: one path for all of them, in torch, on uint8.
 
-It follows the stock image processor (resize of the shortest edge with antialiasing, centre crop), whose settings it reads.
-`transformers` has one such processor that needs torchvision and one that goes through PIL picture by picture; this
-path needs neither, keeps a batch of frames in uint8, and is tested against the PIL one.
+It follows the stock image processor (resize of the shortest edge with antialiasing, centre crop), whose settings it
+reads. `transformers` has one such processor that needs torchvision and one that goes through PIL picture by picture;
+this path needs neither, keeps a batch of frames in uint8, and is tested against the PIL one.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,6 @@
 """Videos that are frames already: a list of PIL images, or an array or tensor of frames."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class FramesInMemory:
     """
 
     def __init__(self, video: Any, fps: float):
-        if not fps > 0:
+        if not 0 < fps < math.inf:
             raise ValueError(f"frames a second must be more than 0, not {fps}")
         self.fps = float(fps)
         if isinstance(video, (list, tuple)) and isinstance(video[0], Image.Image):
@@ -45,11 +46,19 @@ class FramesInMemory:
     def __len__(self) -> int:
         return len(self._frames)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) in pixels of frame `index`."""
+        frame = self._frames[index]
+        return frame.size if isinstance(frame, Image.Image) else (frame.shape[-1], frame.shape[-2])
+
     def frame(self, index: int) -> torch.Tensor:
         """Frame `index` as (3, H, W) uint8."""
         frame = self._frames[index]
         if isinstance(frame, Image.Image):
-            return torch.from_numpy(np.array(frame.convert("RGB"))).permute(2, 0, 1)
+            try:
+                return torch.from_numpy(np.array(frame.convert("RGB"))).permute(2, 0, 1)
+            except OSError as error:  # images are often loaded only now
+                raise ValueError(f"image {index}: {error}") from error
         if frame.dtype == torch.uint8:
             return frame
         if not (frame.amin() >= 0 and frame.amax() <= 1):
@@ -65,9 +74,13 @@ def _as_tensor(video: Any) -> torch.Tensor:
         return torch.stack(frames)
     if isinstance(video, Image.Image):
         raise ValueError("a list of PIL images and of something else")
-    if isinstance(video, np.ndarray) and not (video.dtype == np.uint8 or np.issubdtype(video.dtype, np.floating)):
+    if isinstance(video, torch.Tensor):
+        return video.detach().cpu()
+    if np.issubdtype(video.dtype, np.floating):
+        video = video.astype(np.float32)  # torch has no long double, and no foreign byte order
+    elif video.dtype != np.uint8:
         raise ValueError(f"frames must be uint8 or floating-point, not {video.dtype}")
-    return torch.from_numpy(np.ascontiguousarray(video)) if isinstance(video, np.ndarray) else video.detach().cpu()
+    return torch.from_numpy(np.require(video, requirements=["C", "W"]))
 
 
 def _channels_first(frames: torch.Tensor) -> torch.Tensor:

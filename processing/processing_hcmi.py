@@ -1,13 +1,13 @@
 """HCMIProcessor: videos and sentences become what HCMIModel takes."""
 
 import warnings
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, TypedDict
 
 import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from .frame_resizing import FrameSettings, normalize_frames, resize_frames
 from .frame_sampling import distinct, segment_times
@@ -26,11 +26,12 @@ class HCMIVideosKwargs(TypedDict, total=False):
             (None: to the video's own start or end).
         sampling: "uniform", the middle of each of `num_frames` equal segments, or "random", one random moment of each.
         seed: of the random sampling; one for all videos (each draws its own moments), or a list with one for each.
-        views: 1 or 2 independent samples of the same stretch, decoded in one pass; 2 for label denoising.
+        views: 1 or 2 independent samples of the same stretch, decoded in one pass; 2 for label denoising. With uniform
+            sampling both are the same.
         num_frames: frames a video instead of the processor's `frames_per_video`.
         uint8: gives the frames in uint8 and leaves rescaling and normalisation to the model.
         video_backend: "auto", "pyav" or "torchcodec": how files are decoded.
-        strict: raises for a file that is broken in the middle instead of warning.
+        strict: raises for a file that is broken in the middle, instead of a warning and what can be read of it.
         input_fps: frames a second of videos given as frames, one number or a list; 1 by default.
     """
 
@@ -67,8 +68,8 @@ class HCMIProcessor(ProcessorMixin):
     Args:
         image_processor: a `CLIPImageProcessor` or another with its kind of settings (resize, centre crop, rescale,
             normalise); settings that frames do not support are refused when frames are prepared.
-        tokenizer: pads to the longest text and truncates to its `model_max_length` by default; a warning says how many
-            texts were truncated.
+        tokenizer: pads to the longest text and truncates to its `model_max_length` by default (77 tokens where it has
+            none); a warning says how many texts were truncated.
         frames_per_video: F.
         max_frame_pixels, max_duration: limits, in pixels and seconds, against files that unpack to more than memory
             or patience can take.
@@ -114,7 +115,7 @@ class HCMIProcessor(ProcessorMixin):
 
         Returns:
             For text `input_ids` and `attention_mask` (T, L). For videos, with F = `frames_per_video`:
-            - `pixel_values_videos` (B, F, 3, h, w): float32, normalised; or uint8;
+            - `pixel_values_videos` (B, F, 3, h, w): float32, normalised; or uint8; 0 where the mask is False;
             - `video_mask` (B, F) bool: False where a video has fewer than F frames to show;
             - `timestamps` (B, F) float64: when each frame begins, in seconds; NaN where the mask is False;
             - `video_spans` (B, 2) float64: start and end in seconds of the stretch that the frames stand for;
@@ -126,18 +127,31 @@ class HCMIProcessor(ProcessorMixin):
         """
         batch = super().__call__(text=text, videos=videos, **kwargs)
         if text is not None:
-            self._warn_of_truncation([text] if isinstance(text, str) else text, batch["input_ids"], kwargs)
+            options = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)["text_kwargs"]
+            self._warn_of_truncation([text] if isinstance(text, str) else text, options)
         return batch
 
     def resize_frames(self, frames: torch.Tensor, **overrides: Any) -> torch.Tensor:
         """Frames (..., 3, H, W) uint8 of any size to the model's size (..., 3, h, w) uint8; for caches of frames."""
         return resize_frames(frames, FrameSettings.of(self.image_processor, overrides))
 
+    def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        merged = super()._merge_kwargs(*args, **kwargs)
+        options = merged["text_kwargs"]
+        no_limit = options.get("max_length") is None and getattr(self.tokenizer, "model_max_length", 0) > LARGE_INTEGER
+        if no_limit and options.get("truncation"):
+            options["max_length"] = _TEXT_LENGTH
+        return merged
+
     def _process_videos(self, videos: Any, **kwargs: Any) -> tuple[dict[str, torch.Tensor], list]:
         videos = _list_of_videos(videos)
+        if not videos:
+            raise ValueError("videos is an empty list")
         options = {name: kwargs.pop(name) for name in HCMIVideosKwargs.__annotations__ if name in kwargs}
         settings = FrameSettings.of(self.image_processor, kwargs)
-        count = options.get("num_frames") or self.frames_per_video
+        count = self.frames_per_video if options.get("num_frames") is None else options["num_frames"]
+        if count < 1:
+            raise ValueError(f"num_frames must be at least 1, not {count}")
         views = options.get("views", 1)
         if views not in (1, 2):
             raise ValueError(f"views must be 1 or 2, not {views}")
@@ -173,16 +187,17 @@ class HCMIProcessor(ProcessorMixin):
             **stretch,
         )
 
-    def _warn_of_truncation(self, texts: Sequence[str], kept: Any, kwargs: dict[str, Any]) -> None:
+    def _warn_of_truncation(self, texts: list[str], options: dict[str, Any]) -> None:
         """One warning a call: how many texts lost their end, since nothing else would show it."""
-        limit = max(len(ids) for ids in kept)
-        # Only where a text fills its row can something have been cut.
-        full = [text for text, ids in zip(texts, kept, strict=True) if len(ids) == limit]
-        lengths = [len(ids) for ids in self.tokenizer(full, verbose=False)["input_ids"]]
-        cut = sum(length > limit for length in lengths)
+        if not options.get("truncation"):
+            return
+        limit = options.get("max_length") or self.tokenizer.model_max_length
+        special = options.get("add_special_tokens", True)
+        ids = self.tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
+        longest, cut = max(map(len, ids), default=0), sum(len(row) > limit for row in ids)
         if cut:
             warnings.warn(
-                f"{cut} of {len(texts)} texts were cut to {limit} tokens (the longest has {max(lengths)})", stacklevel=3
+                f"{cut} of {len(texts)} texts were cut to {limit} tokens (the longest has {longest})", stacklevel=3
             )
 
 

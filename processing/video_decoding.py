@@ -1,4 +1,4 @@
-"""From a listed video file to the wanted frames as RGB tensors: no more is decoded than needed, nothing else converted."""
+"""From a listed video file to the wanted frames as RGB tensors: no more than needed is decoded, or even converted."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -17,15 +17,15 @@ from .video_sources import EncodedVideo, VideoReadError
 # times by which the landing place is recognised.
 _SEEK_DISTANCE = 100
 _SEEK_FORMATS = {"mov", "matroska"}
-# Decoders that really leave out frames to which no other frame refers, and give all others unchanged.
-_SKIPPING_CODECS = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
+# Decoders that really leave out frames to which no other frame refers, and give all others unchanged; hevc in part.
+_SKIPPING_CODECS = {"h264", "mpeg4", "mpeg2video", "mpeg1video"}
 
 Convert = Callable[[torch.Tensor], torch.Tensor]
 Shots = dict[float, tuple[float, torch.Tensor]]
 
 
 class _PlanFailed(Exception):
-    """The stream does not behave as it was listed: its frames have to be found by decoding everything."""
+    """The stream does not behave as it was listed."""
 
 
 class EncodedReader:
@@ -46,7 +46,7 @@ class EncodedReader:
         self.name = source.name
         self.source = source
         self.max_frame_pixels = max_frame_pixels
-        self._strict = strict
+        self.strict = strict
         self._reformatter = VideoReformatter()
         with open_stream(source, max_frame_pixels) as (container, stream):
             self.index = build_index(source.name, container, stream, max_duration)
@@ -66,14 +66,17 @@ class EncodedReader:
             try:
                 frames = self._read_planned(sorted(set(wanted)), convert)
                 return {t: (self.index.times[p], frames[p]) for t, p in zip(times, wanted, strict=True)}
-            except _PlanFailed:
+            except (_PlanFailed, av.error.FFmpegError):
+                # Not yet a sign of damage: some streams mark frames as key frames from which decoding cannot begin.
                 pass
-            except av.error.FFmpegError as error:
-                self._note_damage(f"decoding fails ({reason_of(error)})")
-        return self._read_everything(times, convert)
+        try:
+            return self._read_everything(times, convert, explode=True)
+        except av.error.FFmpegError as error:
+            self._note_damage(f"decoding fails ({reason_of(error)})")
+        return self._read_everything(times, convert, explode=False)
 
     def _note_damage(self, damage: str | None) -> None:
-        if damage and self._strict:
+        if damage and self.strict:
             raise VideoReadError(self.name, f"broken: {damage}")
         self.damage = self.damage or damage
 
@@ -82,7 +85,7 @@ class EncodedReader:
         frames: dict[int, torch.Tensor] = {}
         with open_stream(self.source, self.max_frame_pixels) as (container, stream):
             # Errors have to be seen: what a decoder makes up in place of a frame is not the frame asked for.
-            _set_up(stream.codec_context, explode=True)
+            _set_up(stream.codec_context, self.max_frame_pixels, explode=True)
             for frame in _decode_planned(container, stream, self.index, positions):
                 if frame.pts in by_pts:
                     frames[by_pts[frame.pts]] = convert(self._rgb(frame))
@@ -90,14 +93,19 @@ class EncodedReader:
             raise _PlanFailed
         return frames
 
-    def _read_everything(self, times: Sequence[float], convert: Convert) -> Shots:
-        """Decodes from the beginning. The frame shown at a time is the last one before a frame that begins later."""
+    def _read_everything(self, times: Sequence[float], convert: Convert, explode: bool) -> Shots:
+        """Decodes from the beginning. The frame shown at a time is the last one before a frame that begins later.
+
+        Args:
+            explode: whether to raise FFmpegError for what cannot be decoded, or to take what the decoder makes of it.
+        """
         shots: Shots = {}
         pending = sorted(set(times), reverse=True)
         current: tuple[float, Any] | None = None
         with open_stream(self.source, self.max_frame_pixels) as (container, stream):
-            _set_up(stream.codec_context, explode=self._strict)
-            for following in itertools.chain(self._timed_frames(container, stream), [(float("inf"), None)]):
+            _set_up(stream.codec_context, self.max_frame_pixels, explode)
+            timed = self._timed_frames(_all_frames(container, stream, explode))
+            for following in itertools.chain(timed, [(float("inf"), None)]):
                 if current is not None and pending and pending[-1] < following[0]:
                     shot = current[0], convert(self._rgb(current[1]))
                     while pending and pending[-1] < following[0]:
@@ -109,44 +117,46 @@ class EncodedReader:
             raise VideoReadError(self.name, f"no frame could be decoded ({self.damage or 'unknown reason'})")
         return shots
 
-    def _timed_frames(self, container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
+    def _timed_frames(self, frames: Iterator[Any]) -> Iterator[tuple[float, Any]]:
         time_of = dict(zip(self.index.pts, self.index.times, strict=True))
         now = self.timestamps[0]
-        for number, frame in enumerate(self._all_frames(container, stream)):
+        for number, frame in enumerate(frames):
             if self.index.counted:
                 now = self.timestamps[min(number, len(self.timestamps) - 1)]
             else:
                 now = time_of.get(frame.pts, now)
             yield now, frame
 
-    def _all_frames(self, container: Any, stream: Any) -> Iterator[Any]:
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except (av.error.FFmpegError, OSError):
-                packet = None  # listing the frames met the same end and noted it
-            try:
-                if packet is None:
-                    yield from stream.codec_context.decode(None)
-                    return
-                if packet.size:
-                    yield from stream.codec_context.decode(packet)
-            except av.error.FFmpegError as error:
-                self._note_damage(f"decoding fails ({reason_of(error)})")
-                if packet is None:
-                    return
-
     def _rgb(self, frame: Any) -> torch.Tensor:
         """A decoded frame as (3, H, W) uint8 RGB, upright."""
         check_frame_size(self.name, frame.width, frame.height, self.max_frame_pixels)
-        pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        # Bicubic for the colours' missing half of the pixels, as FFmpeg's own tools and torchcodec do.
+        pixels = self._reformatter.reformat(frame, format="rgb24", interpolation="BICUBIC", threads=1).to_ndarray()
         return _upright(torch.from_numpy(pixels).permute(2, 0, 1), frame)
 
 
-def _set_up(decoder: Any, explode: bool) -> None:
-    if explode:
-        decoder.options = {"err_detect": "explode"}
+def _all_frames(container: Any, stream: Any, explode: bool) -> Iterator[Any]:
+    decoder, packets = stream.codec_context, container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.error.FFmpegError, OSError, ValueError, IndexError):
+            packet = None  # listing the frames met the same end and noted it
+        try:
+            if packet is None:
+                yield from decoder.decode(None)
+                return
+            if packet.size:
+                yield from decoder.decode(packet)
+        except av.error.FFmpegError:
+            if explode:
+                raise
+            if packet is None:
+                return
+
+
+def _set_up(decoder: Any, max_frame_pixels: int, explode: bool) -> None:
+    decoder.options = {"max_pixels": str(max_frame_pixels)} | ({"err_detect": "explode"} if explode else {})
     decoder.thread_type = "AUTO"
     decoder.thread_count = torch.get_num_threads()  # 1 in the workers of a DataLoader
 
@@ -155,30 +165,40 @@ def _decode_planned(container: Any, stream: Any, index: VideoIndex, positions: l
     """Decodes up to each of the positions (increasing): on from the last one, or from a key frame in between."""
     decoder = stream.codec_context
     seeks = bool(_SEEK_FORMATS & set(container.format.name.split(",")))
-    skips = decoder.name in _SKIPPING_CODECS
+    skips = _leaves_out_exactly(decoder)
     # A frame stored after a key frame and shown before it may need frames from before that key frame.
     keys = list(itertools.accumulate(map(index.entry_point, reversed(positions)), min))
-    packets, here = container.demux(stream), 0
+    packets, here, entry = container.demux(stream), 0, 0
     for position, key in zip(positions, reversed(keys), strict=True):
         if key > here:
             yield from decoder.decode(None)
             decoder.flush_buffers()
+            entry = key
             if seeks and key > here + _SEEK_DISTANCE:
                 packets, here = _seek(container, stream, index, key)
-        for here in range(here, position + 1):
+        for current in range(here, position + 1):
             packet = next(packets, None)
-            if packet is None or packet.pts != index.pts[here]:
+            if packet is None or packet.pts != index.pts[current]:
                 raise _PlanFailed
-            if here >= key and packet.size:
+            if current >= entry and index.times[current] >= index.times[entry] and packet.size:
                 # A frame that no other frame refers to need not be decoded, unless it is the wanted one.
-                decoder.skip_frame = "NONREF" if skips and here < position else "DEFAULT"
+                decoder.skip_frame = "NONREF" if skips and current < position else "DEFAULT"
                 yield from decoder.decode(packet)
         here = position + 1
     yield from decoder.decode(None)
 
 
+def _leaves_out_exactly(decoder: Any) -> bool:
+    """Whether the decoder can be told to leave out the frames that no other frame refers to, and no more."""
+    if decoder.name == "hevc":
+        # Its mark speaks of frames of the same temporal layer only; byte 21 of the header (hvcC) counts the layers.
+        header = decoder.extradata or b""
+        return len(header) > 21 and header[0] == 1 and header[21] >> 3 & 7 == 1
+    return decoder.name in _SKIPPING_CODECS
+
+
 def _seek(container: Any, stream: Any, index: VideoIndex, key: int) -> tuple[Iterator[Any], int]:
-    """Moves to the key frame at position `key` or before it. Returns the packets from there and their first position."""
+    """Moves to the key frame at position `key` or before it. Gives the packets from there and their first position."""
     container.seek(index.pts[key], stream=stream)
     packets = container.demux(stream)
     first = next(packets, None)

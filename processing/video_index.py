@@ -17,6 +17,7 @@ from .video_sources import EncodedVideo, VideoReadError
 # lists of other files, which could make it open what the caller did not name.
 _NOT_VIDEO = {"tty", "image2", "hls", "dash", "concat", "sdp", "rtsp", "lavfi", "ico", "bin", "xbin", "adf", "idf"}
 _MICROSECOND = Fraction(1, 1_000_000)
+_MAX_ASPECT = 100  # long side to short side
 
 
 @dataclass
@@ -120,14 +121,19 @@ def _best_stream(name: str, container: Any, max_frame_pixels: int) -> Any:
     stream = best if best in streams else streams[0]
     if stream.codec_context is None:
         raise VideoReadError(name, "no decoder for its codec")
-    check_frame_size(name, stream.codec_context.width, stream.codec_context.height, max_frame_pixels)
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if not width or not height:  # FFmpeg keeps to the limit itself, and does not say so
+        raise VideoReadError(name, f"frames of no size that can be found, or of more than {max_frame_pixels} pixels")
+    check_frame_size(name, width, height, max_frame_pixels)
     return stream
 
 
 def check_frame_size(name: str, width: int, height: int, max_frame_pixels: int) -> None:
-    """Raises VideoReadError for frames larger than `max_frame_pixels`."""
+    """Raises VideoReadError for frames larger than `max_frame_pixels`, or so narrow that resizing makes them so."""
     if width * height > max_frame_pixels:
         raise VideoReadError(name, f"frames of {width} x {height} pixels; the limit is {max_frame_pixels} pixels")
+    if max(width, height) > _MAX_ASPECT * min(width, height):
+        raise VideoReadError(name, f"frames of {width} x {height} pixels; the limit is {_MAX_ASPECT} to 1")
 
 
 def check_duration(name: str, start: float, end: float, max_duration: float) -> None:
@@ -141,54 +147,86 @@ def check_duration(name: str, start: float, end: float, max_duration: float) -> 
 def build_index(name: str, container: Any, stream: Any, max_duration: float) -> VideoIndex:
     """Lists the frames of a stream by going once through its packets.
 
-    The header is not believed: it may know no duration or number of frames (webm, raw streams), or a wrong one.
+    The header is not believed: it may know no duration or number of frames (webm, raw streams), or a wrong one. Where
+    it promises clearly more than there is, this is damage: a download that broke off looks like that.
 
     Raises:
         VideoReadError: for a stream with no frames, no duration or one longer than `max_duration` seconds.
     """
-    index, dts, durations = VideoIndex(), [], []
+    index, clock, last_of_others = VideoIndex(), _Clock(), {}
     ticks = max_duration / stream.time_base
     try:
-        for packet in container.demux(stream):
+        for packet in container.demux():
+            if packet.stream != stream:
+                last_of_others[packet.stream] = packet.pts or 0
+                continue
             if packet.dts is None and packet.pts is None and packet.size == 0:
-                break  # the empty packet that PyAV puts at the end
+                continue  # the empty packet that PyAV puts at the end of each stream
             index.pts.append(packet.pts)
-            dts.append(packet.dts)
-            durations.append(packet.duration or 0)
             index.keys.append(packet.is_keyframe)
             index.visible.append(packet.size > 0 and not packet.is_discard)
+            clock.add(packet)
             if packet.is_corrupt:
-                index.damage = f"packet {len(dts)} is corrupt"
+                index.damage = f"packet {len(index.pts)} is corrupt"
             if packet.pts is not None and index.pts[0] is not None and packet.pts - index.pts[0] > ticks:
                 break
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        index.damage = f"reading stops after {len(dts)} frames ({reason_of(error)})"
+        index.damage = f"reading stops after {len(index.pts)} frames ({reason_of(error)})"
+    except IndexError:
+        pass  # the end: there PyAV can stumble over a stream that appeared on the way
     if not any(index.visible):
         raise VideoReadError(name, f"no frames in it ({index.damage or 'truncated?'})")
-    _set_times(index, container, stream, dts, durations)
+    clock.set_times(index, container, stream)
     check_duration(name, index.times[index.shown[0]], index.end, max_duration)
+    ends = [float(pts * other.time_base) for other, pts in last_of_others.items()]
+    ends.append(index.end + float(_beginning(container, stream)))  # a header may count from before the beginning
+    index.damage = index.damage or _shortfall(container, stream, len(index.pts), max(ends))
     return index
 
 
-def _set_times(index: VideoIndex, container: Any, stream: Any, dts: list[int | None], durations: list[int]) -> None:
-    rate = stream.average_rate or stream.guessed_rate
-    base = stream.time_base
-    zero = _beginning(container, stream)
-    # AVI stores no presentation times: those that FFmpeg gives its packets are guesses, the decoding times are right.
-    without_pts = None in index.pts or container.format.name == "avi"
-    index.counted = None in index.pts or (without_pts and stream.codec_context.has_b_frames)
-    ticks: list[Any] = index.pts
-    if without_pts:
-        ticks = dts
-        if None in dts:
-            base, zero = 1 / (rate or Fraction(25)), Fraction(0)
-            ticks, durations = list(range(len(dts))), [1] * len(dts)
-    index.times = [float(tick * base - zero) for tick in ticks]
-    if index.counted:
-        index.times.sort()
-    last = max(range(len(ticks)), key=lambda i: ticks[i])
-    length = durations[last] * base if durations[last] > 0 else 1 / rate if rate else 0
-    index.end = float(ticks[last] * base + length - zero)
+@dataclass
+class _Clock:
+    """What the packets say about time besides their presentation time stamps, in ticks."""
+
+    dts: list[int | None] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
+    discarded: list[bool] = field(default_factory=list)
+
+    def add(self, packet: Any) -> None:
+        self.dts.append(packet.dts)
+        self.durations.append(packet.duration or 0)
+        self.discarded.append(packet.is_discard)
+
+    def set_times(self, index: VideoIndex, container: Any, stream: Any) -> None:
+        rate = stream.average_rate or stream.guessed_rate
+        base, durations = stream.time_base, self.durations
+        zero = _beginning(container, stream)
+        # AVI stores no presentation times: those that FFmpeg gives its packets are guesses; the decoding times are not.
+        without_pts = None in index.pts or container.format.name == "avi"
+        index.counted = None in index.pts or (without_pts and stream.codec_context.has_b_frames)
+        ticks: list[Any] = index.pts
+        if without_pts:
+            ticks = self.dts
+            if None in ticks:
+                base, zero = 1 / (rate or Fraction(25)), Fraction(0)
+                ticks, durations = list(range(len(ticks))), [1] * len(ticks)
+        index.times = [float(tick * base - zero) for tick in ticks]
+        if index.counted:
+            index.times.sort()
+        # Without the frames that an edit list cuts off, with AVI's empty packets, during which the last frame stays.
+        last = max((i for i, discarded in enumerate(self.discarded) if not discarded), key=lambda i: ticks[i])
+        length = durations[last] * base if durations[last] > 0 else 1 / rate if rate else 0
+        index.end = float(ticks[last] * base + length - zero)
+
+
+def _shortfall(container: Any, stream: Any, frames: int, end: float) -> str | None:
+    """What the header promises and the file does not hold, with a twentieth for headers that are not exact."""
+    if container.format.name == "avi" and frames < 0.95 * stream.frames:
+        return f"{frames} of {stream.frames} frames are there"
+    promised = float((container.duration or 0) * _MICROSECOND)
+    if end < 0.95 * promised and end < promised - 1.0:
+        return f"it ends after {end:.2f} of {promised:.2f} s"
+    return None
 
 
 def _beginning(container: Any, stream: Any) -> Fraction:

@@ -11,6 +11,7 @@ import torch
 from .frame_sampling import frames_at
 from .frames_in_memory import FramesInMemory
 from .video_decoding import Convert, EncodedReader, Shots
+from .video_index import check_frame_size
 from .video_sources import EncodedVideo, VideoReadError, open_source
 from .video_torchcodec import DecoderReader, TorchcodecReader, torchcodec_usable
 
@@ -121,14 +122,15 @@ def read_frames(
         convert: applied to each frame (3, H, W) uint8 as soon as it is decoded, so that only one full-size frame is
             held at a time; gives (3, h, w) uint8. Without it frames are returned in full size.
         backend: "pyav", "torchcodec", or "auto": torchcodec where it is installed and usable. What torchcodec cannot
-            read is read by PyAV.
+            read is read by PyAV; also with `strict`, since torchcodec keeps quiet about much damage.
         strict: whether a file that is broken in the middle raises; otherwise what can be read is returned, with a
-            warning.
+            warning. Damage is seen in what has to be decoded, and where the file ends before its header says so.
         input_fps: frames a second for a video given as frames, which carries no clock.
         max_frame_pixels, max_duration: limits, in pixels and seconds; larger videos are refused.
 
     Raises:
         VideoReadError: for a video that cannot be read, exceeds a limit or does not contain the stretch.
+        ValueError: for times that are none or not finite.
     """
     source = open_source(video, input_fps)
     try:
@@ -136,6 +138,8 @@ def read_frames(
         info = _info(reader)
         span = _span(info, start, end)
         moments = [float(time) for time in (times(*span) if callable(times) else times)]
+        if not moments or not all(map(math.isfinite, moments)):
+            raise ValueError(f"times must be finite numbers of seconds, at least one, not {moments}")
         shots = reader.read(moments, convert or _unchanged)
     finally:
         _close(source)
@@ -156,11 +160,15 @@ class _MemoryReader:
 
     def read(self, times: Sequence[float], convert: Convert) -> Shots:
         wanted = frames_at(self.timestamps, times)
+        frames = {index: convert(self._frame(index)) for index in sorted(set(wanted))}
+        return {t: (self.timestamps[i], frames[i]) for t, i in zip(times, wanted, strict=True)}
+
+    def _frame(self, index: int) -> torch.Tensor:
+        check_frame_size(self.name, *self._frames.size(index), self._max_frame_pixels)
         try:
-            frames = {index: convert(self._frames.frame(index)) for index in sorted(set(wanted))}
+            return self._frames.frame(index)
         except ValueError as error:
             raise VideoReadError(self.name, str(error)) from error
-        return {t: (self.timestamps[i], frames[i]) for t, i in zip(times, wanted, strict=True)}
 
 
 def _reader(source: Any, backend: Backend, strict: bool, max_frame_pixels: int, max_duration: float) -> Any:

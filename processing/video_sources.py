@@ -1,11 +1,11 @@
 """Whatever a caller calls a video becomes one of three things: an encoded file, frames in memory, or a decoder."""
 
-import http.client
+import contextlib
 import io
 import os
 import stat
 import tempfile
-import time
+import threading
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import IO, Any
 from .frames_in_memory import FramesInMemory, is_frames
 
 URL_TIMEOUT = 20.0  # seconds without an answer
-URL_DEADLINE = 600.0  # seconds for a whole file: a server that sends a byte now and then must not hang the caller
+URL_DEADLINE = 600.0  # seconds for a whole file
 URL_MAX_BYTES = 4 * 2**30
 _CHUNK = 2**18
 
@@ -101,7 +101,10 @@ def _path_or_url(text: str | bytes) -> EncodedVideo:
     if scheme in ("http", "https"):
         return EncodedVideo(text, _fetch(text), temporary=True)
     if scheme == "file":
-        return _path(urllib.request.url2pathname(urllib.parse.urlsplit(text).path))
+        parts = urllib.parse.urlsplit(text)
+        if parts.netloc not in ("", "localhost"):
+            raise VideoReadError(text, "a file:// URL of another machine")
+        return _path(urllib.request.url2pathname(parts.path))
     if scheme:
         raise VideoReadError(text, f"URLs with {scheme}:// are not supported, only http, https and file")
     return _path(text)
@@ -125,14 +128,16 @@ def _path(path: str) -> EncodedVideo:
 
 def _file_object(file: Any) -> EncodedVideo:
     name = str(getattr(file, "name", None) or f"file object {type(file).__name__}")
-    if isinstance(file, io.TextIOBase):
-        raise VideoReadError(name, "opened as text; open it with mode 'rb'")
     try:
+        if isinstance(file.read(0), str):
+            raise VideoReadError(name, "opened as text; open it with mode 'rb'")
         if not (hasattr(file, "seekable") and file.seekable()):
             file = io.BytesIO(file.read())
         end = file.seek(0, io.SEEK_END)
         file.seek(0)
     except (OSError, ValueError) as error:
+        if isinstance(error, VideoReadError):
+            raise
         raise VideoReadError(name, str(error)) from error
     if end == 0:
         raise VideoReadError(name, "empty")
@@ -141,29 +146,36 @@ def _file_object(file: Any) -> EncodedVideo:
 
 def _fetch(url: str) -> IO[bytes]:
     """The file behind a URL, whole: many servers answer no range requests, and FFmpeg checks no certificates."""
-    file = tempfile.TemporaryFile()
-    try:
-        _copy(url, file)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        file.close()
-        if isinstance(error, VideoReadError):
-            raise
-        raise VideoReadError(url, f"cannot be fetched: {error}") from error
-    file.seek(0)
+    with contextlib.ExitStack() as on_failure:
+        file = on_failure.enter_context(tempfile.TemporaryFile())
+        errors: list[Exception] = []
+        # In a thread, since a timeout is for each single read: a server that sends a byte now and then never meets it.
+        # Where that one is given up, its next write finds the file closed and ends it.
+        fetching = threading.Thread(target=_copy, args=(url, file, errors), daemon=True)
+        fetching.start()
+        fetching.join(URL_DEADLINE)
+        if fetching.is_alive():
+            raise VideoReadError(url, f"cannot be fetched: not complete after {URL_DEADLINE:g} s")
+        if errors:
+            raise VideoReadError(url, f"cannot be fetched: {errors[0]}") from errors[0]
+        if not file.tell():
+            raise VideoReadError(url, "empty")
+        file.seek(0)
+        on_failure.pop_all()
     return file
 
 
-def _copy(url: str, file: IO[bytes]) -> None:
-    give_up = time.monotonic() + URL_DEADLINE
-    request = urllib.request.Request(url, headers={"User-Agent": "hcmi"})
-    with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as answer:
-        expected = int(answer.headers.get("Content-Length") or 1)
-        received = 0
-        while max(received, expected) <= URL_MAX_BYTES and (chunk := answer.read1(_CHUNK)):
-            received += file.write(chunk)
-            if time.monotonic() > give_up:
-                raise VideoReadError(url, f"not complete after {URL_DEADLINE:g} s")
-    if max(received, expected) > URL_MAX_BYTES:
-        raise VideoReadError(url, f"larger than {URL_MAX_BYTES} bytes")
-    if received < expected:
-        raise VideoReadError(url, f"the connection ended after {received} bytes")
+def _copy(url: str, file: IO[bytes], errors: list[Exception]) -> None:
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "hcmi"})
+        with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as answer:
+            expected = int(answer.headers.get("Content-Length") or 0)
+            received = 0
+            while max(received, expected) <= URL_MAX_BYTES and (chunk := answer.read1(_CHUNK)):
+                received += file.write(chunk)
+        if max(received, expected) > URL_MAX_BYTES:
+            raise ValueError(f"larger than {URL_MAX_BYTES} bytes")
+        if received < expected:
+            raise ValueError(f"the connection ended after {received} of {expected} bytes")
+    except Exception as error:  # whatever it is, it is raised in the caller's thread
+        errors.append(error)

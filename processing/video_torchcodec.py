@@ -26,11 +26,15 @@ def torchcodec_usable() -> bool:
 
 
 class TorchcodecReader(EncodedReader):
-    """Chooses the frames as `EncodedReader` does, from its own list of them, and lets torchcodec decode them."""
+    """Chooses the frames as `EncodedReader` does, from its own list of them, and lets torchcodec decode them.
+
+    What torchcodec cannot read, the base class reads; so it does where every damage has to be seen (`strict`), since
+    torchcodec gives what the decoder makes up in place of a broken frame without a word.
+    """
 
     def read(self, times: Sequence[float], convert: Convert) -> Shots:
-        """As `EncodedReader.read`, which also reads what torchcodec cannot."""
-        if not self.index.counted and not self.damage:
+        """As `EncodedReader.read`."""
+        if not (self.index.counted or self.damage or self.strict):
             wanted = frames_at(self.timestamps, times)
             try:
                 frames = self._decode(sorted(set(wanted)), convert)

@@ -58,7 +58,7 @@ def parameter_groups(model: HCMIModel, arguments: TrainingArguments) -> list[dic
     Raises:
         ValueError: everything is frozen.
     """
-    groups = {}
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -89,7 +89,7 @@ def _from_scratch(arguments: TrainingArguments, captions: Iterable[str]) -> tupl
         "pad_token_id": tokenizer.pad_token_id,
     }
     config = HCMIConfig.from_dict(settings | arguments.config_overrides)
-    side = config.vision_config.image_size
+    side: Any = config.vision_config.image_size
     image_processor = CLIPImageProcessor(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},

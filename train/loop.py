@@ -1,5 +1,6 @@
 """The training run: epochs over pairs, validation after each, the best model tested once at the end."""
 
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def train(arguments: TrainingArguments) -> TrainingOutcome | None:
             for epoch in range(arguments.epochs):
                 loader.set_epoch(epoch)
                 mining = model.config.label_denoising and epoch >= arguments.denoising_start * arguments.epochs
-                pairs.set_epoch(epoch, views=2 if mining else 1)
+                pairs.begin_epoch(epoch, views=2 if mining else 1)
                 run.epoch(loader, training["video_id"], bar)
                 measured = evaluate(model, processor, validation, frames_for=sources["validation"], **options)
                 recall = {level: _recall(measured, level) for level in (*LEVELS, "combined")}
@@ -154,7 +155,12 @@ def train(arguments: TrainingArguments) -> TrainingOutcome | None:
                         save_model(model, processor, output / "model")
     except KeyboardInterrupt:
         if accelerator.is_main_process:
-            save_model(model, processor, output / "interrupted")
+            # Launchers pass on a Ctrl-C that the terminal has sent to every process already: saving must survive it.
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                save_model(model, processor, output / "interrupted")
+            finally:
+                signal.signal(signal.SIGINT, handler)
             tqdm.write(f"interrupted at step {run.step}: the model as it stands is in {output / 'interrupted'}")
         raise
 

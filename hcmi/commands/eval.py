@@ -86,7 +86,8 @@ def _load(name: str, device: str, dtype: str) -> tuple[Any, Any]:
     except RuntimeError as error:
         raise ValueError(f"--device {device}: {error}") from error
     processor = HCMIProcessor.from_pretrained(name)
-    model, loading = HCMIModel.from_pretrained(name, dtype=dtype, output_loading_info=True)
+    loaded: Any = HCMIModel.from_pretrained(name, dtype=dtype, output_loading_info=True)
+    model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         raise ValueError(
             f"{name} lacks {len(missing)} weights of HCMIModel (first: {missing[0]}): random ones are not measured. "

@@ -2,6 +2,9 @@ import json
 
 import pytest
 import torch
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+from hcmi.cli import main
 from hcmi.modeling_hcmi import LEVELS, HCMIConfig, HCMIModel
 from hcmi.processing import HCMIProcessor
 from hcmi.train.data.benchmarks import BENCHMARKS, load_benchmark
@@ -9,9 +12,6 @@ from hcmi.train.data.shape_stories import load_shape_stories, write_shape_storie
 from hcmi.train.data.tokenizer import train_tokenizer
 from hcmi.train.evaluation import evaluate
 from hcmi.train.results import load_result
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
-
-from hcmi.cli import main
 
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import Dataset
+
 from hcmi.modeling_hcmi import LEVELS, HCMITextFeatures, HCMIVideoFeatures
 from hcmi.modeling_hcmi.interaction_hcmi import blockwise_similarity
 from hcmi.processing import VideoReadError

@@ -3,6 +3,9 @@ import statistics
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from hcmi.train import metrics
 from hcmi.train.metrics import (
     DIRECTIONS,
@@ -15,8 +18,6 @@ from hcmi.train.metrics import (
     video_to_text_ranks,
     wilson_interval,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 @st.composite

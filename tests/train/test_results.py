@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+
 from hcmi.train.metrics import retrieval_metrics
 from hcmi.train.results import complete_result, format_result, hardware, load_result, save_result, versions
 

@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
-from hcmi.train.span_metrics import random_spans, span_metrics, temporal_iou
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hcmi.train.span_metrics import random_spans, span_metrics, temporal_iou
 
 spans = st.tuples(st.integers(0, 20), st.integers(0, 20)).map(sorted)
 

@@ -39,8 +39,9 @@ class TrainingPairs(Dataset):
         self.epoch = 0
         self.views = 1
 
-    def set_epoch(self, epoch: int, views: int = 1) -> None:
+    def begin_epoch(self, epoch: int, views: int) -> None:
         """Draw for this epoch from now on: one view of each video, or two for label denoising."""
+        # Not named `set_epoch`: Accelerate's loaders would call that once more, with the epoch alone.
         self.epoch = epoch
         self.views = views
 

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 from datasets import Dataset, IterableDataset
+
 from hcmi.train.data import shape_stories
 from hcmi.train.data.shape_stories import ShapeStories, default_folder, load_shape_stories, write_shape_stories
 from hcmi.train.data.shape_stories_rendering import RGB

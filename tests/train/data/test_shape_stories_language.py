@@ -1,6 +1,7 @@
 import random
 
 import pytest
+
 from hcmi.train.data.shape_stories_language import describe, describe_event
 from hcmi.train.data.shape_stories_world import Event, Subject
 

@@ -4,6 +4,7 @@ from itertools import pairwise
 import av
 import numpy as np
 import pytest
+
 from hcmi.train.data.shape_stories_rendering import RGB, _coverage, encode, render, write_video
 from hcmi.train.data.shape_stories_world import COLOURS, SHAPES, Event, Story, Subject
 

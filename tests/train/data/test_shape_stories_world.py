@@ -2,6 +2,7 @@ import random
 from collections import Counter
 
 import pytest
+
 from hcmi.train.data import shape_stories_world as world
 from hcmi.train.data.shape_stories_world import Event, Story, Subject, arrange, can_be_at_once, sample_stories
 

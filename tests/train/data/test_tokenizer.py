@@ -5,9 +5,10 @@ import sys
 
 import pytest
 import torch
+from transformers import CLIPTextConfig, CLIPTextModel
+
 from hcmi.train.data.shape_stories import _annotate_all, _sample_all
 from hcmi.train.data.tokenizer import train_tokenizer
-from transformers import CLIPTextConfig, CLIPTextModel
 
 
 @pytest.fixture(scope="module")
