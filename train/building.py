@@ -43,6 +43,8 @@ def build(arguments: TrainingArguments, captions: Iterable[str]) -> tuple[HCMIMo
             f"frames_per_video is {arguments.frames_per_video}, but the model takes {model.config.max_frames} "
             "(max_frames)"
         )
+    # Saved with the model, as frames_per_video is: whoever loads it cuts texts where the training did.
+    processor.tokenizer.model_max_length = _text_length(arguments, model, processor)
     if arguments.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     for name, parameter in model.named_parameters():
@@ -69,6 +71,14 @@ def parameter_groups(model: HCMIModel, arguments: TrainingArguments) -> list[dic
     if not groups:
         raise ValueError(f"nothing is left to train: freeze = {', '.join(arguments.freeze)}")
     return list(groups.values())
+
+
+def _text_length(arguments: TrainingArguments, model: HCMIModel, processor: HCMIProcessor) -> int:
+    most = min(processor.tokenizer.model_max_length, model.config.text_config.max_position_embeddings)
+    length = most if arguments.max_words is None else arguments.max_words
+    if not 3 <= length <= most:
+        raise ValueError(f"max_words must lie in 3..{most} for this model, not {length}")
+    return length
 
 
 def _from_scratch(arguments: TrainingArguments, captions: Iterable[str]) -> tuple[HCMIModel, HCMIProcessor]:

@@ -15,13 +15,13 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from hcmi.modeling_hcmi import LEVELS, HCMIModel, HCMIObjective, hcmi_objective
-from hcmi.processing import HCMIProcessor
 
 from .arguments import TrainingArguments
 from .building import build, parameter_groups
 from .checkpoints import save_model
+from .cores import usable_cores
 from .curves import draw_curves
-from .data.benchmarks import BENCHMARKS, load_benchmark
+from .data.benchmarks import BENCHMARKS, SPLITS, load_benchmark
 from .data.frame_sources import FileFrames, FrameSource, PreparedFrames
 from .data.pairs import PairCollator, TrainingPairs
 from .data.prepared_frames import prepare_frames
@@ -87,170 +87,161 @@ def train(arguments: TrainingArguments) -> TrainingOutcome | None:
         VideoReadError: a video cannot be read.
         NonFiniteLossError: the loss is no number any more.
     """
-    started = time.perf_counter()
-    output = Path(arguments.output)
-    accelerator = _accelerator(arguments)
-    set_seed(arguments.seed)
-    with accelerator.main_process_first():
-        training = load_benchmark(arguments.benchmark, "train", arguments.data)
-        validation = load_benchmark(arguments.benchmark, "validation", arguments.data)
-        testing = load_benchmark(arguments.benchmark, "test", arguments.data)
-    captions = training["captions"]
-    model, processor = build(arguments, (caption for own in captions for caption in own))
-    most_words = min(processor.tokenizer.model_max_length, model.config.text_config.max_position_embeddings)
-    max_words = most_words if arguments.max_words is None else arguments.max_words
-    if not 3 <= max_words <= most_words:
-        raise ValueError(f"max_words must lie in 3..{most_words} for this model, not {max_words}")
-    # Saved with the model, as frames_per_video is: whoever loads it cuts texts where the training did.
-    processor.tokenizer.model_max_length = max_words
-    sources = {}
-    for name, dataset in (("train", training), ("validation", validation)):
-        with accelerator.main_process_first():
-            sources[name] = _frame_source(dataset, processor, arguments)
-
-    pairs = TrainingPairs(captions, sources["train"], arguments.seed)
-    if len(pairs) < arguments.batch_size:
-        raise ValueError(f"batch_size ({arguments.batch_size}) exceeds the number of training videos ({len(pairs)})")
-    loader: Any = DataLoader(
-        pairs,
-        batch_size=arguments.batch_size,
-        shuffle=True,
-        drop_last=True,
-        collate_fn=PairCollator(processor.tokenizer, arguments.frames_per_video, max_words),
-        num_workers=arguments.num_workers,
-    )
-    optimizer: Any = torch.optim.AdamW(parameter_groups(model, arguments), betas=(0.9, 0.98), eps=1e-6, fused=True)
-    steps = arguments.epochs * len(loader)
-    schedule: Any = get_cosine_schedule_with_warmup(optimizer, round(arguments.warmup_share * steps), steps)
-    encoder, optimizer, loader, schedule = accelerator.prepare(PairEncoder(model), optimizer, loader, schedule)
-
-    history = None
-    if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
-        arguments.save(output / "arguments.yaml")
-        history = History(output / "history.jsonl")
-    accelerator.init_trackers("tensorboard" if arguments.tracker == "tensorboard" else "none")
-    run = _Run(arguments, accelerator, encoder, model, processor, optimizer, schedule, history, output)
-    options = {"batch_size": arguments.evaluation_batch_size, "max_words": max_words, "accelerator": accelerator}
-    best, best_epoch = -1.0, 0
+    training = _Training(arguments)
     try:
-        with tqdm(total=steps, desc="training", disable=not accelerator.is_main_process) as bar:
-            for epoch in range(arguments.epochs):
-                loader.set_epoch(epoch)
-                mining = model.config.label_denoising and epoch >= arguments.denoising_start * arguments.epochs
-                pairs.begin_epoch(epoch, views=2 if mining else 1)
-                run.epoch(loader, training["video_id"], bar)
-                measured = evaluate(model, processor, validation, frames_for=sources["validation"], **options)
-                recall = {level: _recall(measured, level) for level in (*LEVELS, "combined")}
-                accelerator.log({f"validation/recall_at_1/{level}": value for level, value in recall.items()}, run.step)
-                if history is not None:
-                    history.add(
-                        "epoch", epoch=epoch + 1, step=run.step, recall_at_1=recall, seconds=measured["seconds"]
-                    )
-                    shown = ", ".join(f"{level.replace('_', '-')} {value:.1f}" for level, value in recall.items())
-                    tqdm.write(f"epoch {epoch + 1}/{arguments.epochs}: validation R@1 {shown}")
-                if recall["combined"] > best:
-                    best, best_epoch = recall["combined"], epoch + 1
-                    if accelerator.is_main_process:
-                        save_model(model, processor, output / "model")
+        training.run_epochs()
     except KeyboardInterrupt:
-        if accelerator.is_main_process:
-            # Launchers pass on a Ctrl-C that the terminal has sent to every process already: saving must survive it.
-            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            try:
-                save_model(model, processor, output / "interrupted")
-            finally:
-                signal.signal(signal.SIGINT, handler)
-            tqdm.write(f"interrupted at step {run.step}: the model as it stands is in {output / 'interrupted'}")
+        training.save_interrupted()
         raise
-
-    accelerator.wait_for_everyone()
-    trained = time.perf_counter() - started
-    best_model = HCMIModel.from_pretrained(output / "model").to(accelerator.device)
-    measured = evaluate(
-        best_model,
-        processor,
-        testing,
-        num_frames=arguments.frames_per_video,
-        num_workers=arguments.num_workers,
-        **options,
-    )
-    accelerator.end_training()
-    if history is None:
-        return None
-    result = complete_result(
-        measured,
-        model=str(output / "model"),
-        benchmark=arguments.benchmark,
-        split="test",
-        protocol=BENCHMARKS[arguments.benchmark].protocol,
-        seed=arguments.seed,
-        device=accelerator.device,
-        dtype=best_model.dtype,
-    )
-    result["training"] = {
-        "epochs": arguments.epochs,
-        "chosen_epoch": best_epoch,
-        "chosen_by": "validation text-to-video R@1 of the combined levels",
-        "validation_recall_at_1": best,
-        "steps": run.step,
-        "processes": accelerator.num_processes,
-        "parameters": sum(p.numel() for p in best_model.parameters()),
-        "seconds": trained,
-    }
-    result_file = save_result(result, output / "result.json")
-    curves = output / "curves.png"
-    draw_curves(
-        history.of_kind("step"), history.of_kind("epoch"), curves, f"{arguments.benchmark}, seed {arguments.seed}"
-    )
-    return TrainingOutcome(output / "model", result_file, curves, history.path, result)
+    return training.test()
 
 
-@dataclass
-class _Run:
-    """The state of a run between steps."""
+class _Training:
+    """A run: what it needs, made from its arguments, and where it stands."""
 
-    arguments: TrainingArguments
-    accelerator: Accelerator
-    encoder: Any
-    model: HCMIModel
-    processor: HCMIProcessor
-    optimizer: Any
-    schedule: Any
-    history: History | None
-    output: Path
-    step: int = 0
+    def __init__(self, arguments: TrainingArguments):
+        self.started = time.perf_counter()
+        self.arguments = arguments
+        self.output = Path(arguments.output)
+        self.accelerator = _accelerator(arguments)
+        set_seed(arguments.seed)
+        with self.accelerator.main_process_first():
+            splits = {split: load_benchmark(arguments.benchmark, split, arguments.data) for split in SPLITS}
+        captions = splits["train"]["captions"]
+        self.video_ids = splits["train"]["video_id"]
+        self.validation, self.testing = splits["validation"], splits["test"]
+        self.model, self.processor = build(arguments, (caption for own in captions for caption in own))
 
-    def epoch(self, loader: Any, video_ids: Any, bar: tqdm) -> None:
-        """All batches of one epoch."""
+        frames, self.validation_frames = (self._frames(splits[name]) for name in ("train", "validation"))
+        self.pairs = TrainingPairs(captions, frames, arguments.seed)
+        loader = self._loader()
+        self.steps = arguments.epochs * len(loader)
+        self.steps_done = 0
+        optimizer = torch.optim.AdamW(parameter_groups(self.model, arguments), betas=(0.9, 0.98), eps=1e-6, fused=True)
+        warmup = round(arguments.warmup_share * self.steps)
+        schedule = get_cosine_schedule_with_warmup(optimizer, warmup, self.steps)
+        prepared: Any = self.accelerator.prepare(PairEncoder(self.model), optimizer, loader, schedule)
+        self.encoder, self.optimizer, self.loader, self.schedule = prepared
+
+        self.best_recall, self.best_epoch = -1.0, 0
+        self.history: History | None = None
+        if self.accelerator.is_main_process:
+            self.output.mkdir(parents=True, exist_ok=True)
+            arguments.save(self.output / "arguments.yaml")
+            self.history = History(self.output / "history.jsonl")
+        self.accelerator.init_trackers("tensorboard")
+
+    def run_epochs(self) -> None:
+        """All epochs, each followed by a validation; the best model so far is in `output/model`."""
+        with tqdm(total=self.steps, desc="training", disable=not self.accelerator.is_main_process) as bar:
+            for epoch in range(self.arguments.epochs):
+                self._epoch(epoch, bar)
+                self._validate(epoch)
+
+    def save_interrupted(self) -> None:
+        """The model as it stands, to `output/interrupted`."""
+        if not self.accelerator.is_main_process:
+            return
+        # Launchers pass on a Ctrl-C that the terminal has sent to every process already: saving must survive it.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            save_model(self.model, self.processor, self.output / "interrupted")
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        tqdm.write(f"interrupted at step {self.steps_done}: the model as it stands is in {self.output / 'interrupted'}")
+
+    def test(self) -> TrainingOutcome | None:
+        """The best model on the test split, from the video files; writes the result and the curves."""
+        self.accelerator.wait_for_everyone()
+        trained = time.perf_counter() - self.started
+        folder = self.output / "model"
+        model = HCMIModel.from_pretrained(folder).to(self.accelerator.device)
+        files = {"num_frames": self.arguments.frames_per_video, "num_workers": self.arguments.num_workers}
+        measured = self._evaluate(model, self.testing, **files)
+        self.accelerator.end_training()
+        if self.history is None:
+            return None
+        result = complete_result(
+            measured,
+            model=str(folder),
+            benchmark=self.arguments.benchmark,
+            split="test",
+            protocol=BENCHMARKS[self.arguments.benchmark].protocol,
+            seed=self.arguments.seed,
+            device=self.accelerator.device,
+            dtype=model.dtype,
+        )
+        result["training"] = {
+            "epochs": self.arguments.epochs,
+            "chosen_epoch": self.best_epoch,
+            "chosen_by": "validation text-to-video R@1 of the combined levels",
+            "validation_recall_at_1": self.best_recall,
+            "steps": self.steps_done,
+            "processes": self.accelerator.num_processes,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "seconds": trained,
+        }
+        curves = self.output / "curves.png"
+        title = f"{self.arguments.benchmark}, seed {self.arguments.seed}"
+        draw_curves(self.history.of_kind("step"), self.history.of_kind("epoch"), curves, title)
+        result_file = save_result(result, self.output / "result.json")
+        return TrainingOutcome(folder, result_file, curves, self.history.path, result)
+
+    def _frames(self, dataset: Any) -> FrameSource:
+        """Where the frames of a split come from: its files, or what is prepared of them now."""
+        if not self.arguments.candidate_frames:
+            return FileFrames(self.processor, dataset, self.arguments.frames_per_video)
+        folder = Path(dataset.cache_files[0]["filename"]).parent
+        with self.accelerator.main_process_first():
+            prepared = prepare_frames(dataset, self.processor, self.arguments.candidate_frames, folder, usable_cores())
+        return PreparedFrames(prepared, self.arguments.frames_per_video)
+
+    def _loader(self) -> DataLoader:
+        if len(self.pairs) < self.arguments.batch_size:
+            raise ValueError(
+                f"batch_size ({self.arguments.batch_size}) exceeds the number of training videos ({len(self.pairs)})"
+            )
+        tokenizer = self.processor.tokenizer
+        return DataLoader(
+            self.pairs,
+            batch_size=self.arguments.batch_size,
+            shuffle=True,
+            drop_last=True,
+            collate_fn=PairCollator(tokenizer, self.arguments.frames_per_video, tokenizer.model_max_length),
+            num_workers=self.arguments.num_workers,
+        )
+
+    def _epoch(self, epoch: int, bar: tqdm) -> None:
+        self.loader.set_epoch(epoch)
+        mining = self.model.config.label_denoising and epoch >= self.arguments.denoising_start * self.arguments.epochs
+        self.pairs.begin_epoch(epoch, views=2 if mining else 1)
         self.model.train()
         sums: dict[str, float] = {}
         count, since = 0, time.perf_counter()
-        for index, batch in enumerate(loader, start=1):
-            objective = self._step(batch, video_ids)
+        for index, batch in enumerate(self.loader, start=1):
+            objective = self._step(batch)
             parts = {part: getattr(objective, part) for part in ("loss", *PARTS)}
             values = {part: float(value.detach()) for part, value in parts.items() if value is not None}
             sums = {part: sums.get(part, 0.0) + value for part, value in values.items()}
             count += 1
-            if self.step % _RECORD_EVERY == 0 or index == len(loader):
-                rate = max(self.schedule.get_last_lr())
+            if self.steps_done % _RECORD_EVERY == 0 or index == len(self.loader):
                 speed = count * self.arguments.batch_size / (time.perf_counter() - since)
-                self._record({part: value / count for part, value in sums.items()}, rate, speed, bar)
+                self._record({part: value / count for part, value in sums.items()}, speed, bar)
                 sums, count, since = {}, 0, time.perf_counter()
             bar.update()
 
-    def _step(self, batch: dict[str, torch.Tensor], video_ids: Any) -> HCMIObjective:
+    def _step(self, batch: dict[str, torch.Tensor]) -> HCMIObjective:
         text, video, second, scale = self.encoder(batch)
         second = None if second is None else gather(second)
         rows = gather(batch["video_ids"])
         objective = hcmi_objective(
             gather_features(text), gather_features(video), scale, self.model.config, second, rows
         )
-        self.step += 1
+        self.steps_done += 1
         if not torch.isfinite(objective.loss):
-            names = ", ".join(str(video_ids[row]) for row in rows.tolist())
+            names = ", ".join(str(self.video_ids[row]) for row in rows.tolist())
             raise NonFiniteLossError(
-                f"the loss is {objective.loss.item()} at step {self.step}. Videos of this batch: {names}. "
+                f"the loss is {objective.loss.item()} at step {self.steps_done}. Videos of this batch: {names}. "
                 "Lower learning_rate, or look at these files."
             )
         self.optimizer.zero_grad()
@@ -260,15 +251,36 @@ class _Run:
         self.schedule.step()
         return objective
 
-    def _record(self, means: dict[str, float], rate: float, speed: float, bar: tqdm) -> None:
+    def _record(self, means: dict[str, float], speed: float, bar: tqdm) -> None:
+        rate = max(self.schedule.get_last_lr())
         shown = {"loss": f"{means['loss']:.2f}"}
         shown |= {part.replace("_", "-"): f"{means[part]:.2f}" for part in PARTS if part in means}
         bar.set_postfix(shown | {"lr": f"{rate:.1e}", "videos/s": f"{speed:.0f}"}, refresh=False)
         self.accelerator.log(
-            {f"training/{part}": value for part, value in means.items()} | {"learning_rate": rate}, self.step
+            {f"training/{part}": value for part, value in means.items()} | {"learning_rate": rate}, self.steps_done
         )
         if self.history is not None:
-            self.history.add("step", step=self.step, **means, learning_rate=rate, videos_per_second=speed)
+            self.history.add("step", step=self.steps_done, **means, learning_rate=rate, videos_per_second=speed)
+
+    def _validate(self, epoch: int) -> None:
+        """Measures the model; keeps it if it is the best so far."""
+        measured = self._evaluate(self.model, self.validation, frames_for=self.validation_frames, show_progress=False)
+        levels = {level: figures["text_to_video"] for level, figures in measured["levels"].items()}
+        recall = {level: figures["R@1"] for level, figures in levels.items()}
+        self.accelerator.log({f"validation/recall_at_1/{level}": r for level, r in recall.items()}, self.steps_done)
+        if self.history is not None:
+            seconds = measured["seconds"]
+            self.history.add("epoch", epoch=epoch + 1, step=self.steps_done, recall_at_1=recall, seconds=seconds)
+            shown = ", ".join(f"{level.replace('_', '-')} {value:.1f}" for level, value in recall.items())
+            tqdm.write(f"epoch {epoch + 1}/{self.arguments.epochs}: validation R@1 {shown}")
+        if recall["combined"] > self.best_recall:
+            self.best_recall, self.best_epoch = recall["combined"], epoch + 1
+            if self.accelerator.is_main_process:
+                save_model(self.model, self.processor, self.output / "model")
+
+    def _evaluate(self, model: HCMIModel, dataset: Any, **options: Any) -> dict[str, Any]:
+        batch_size = self.arguments.evaluation_batch_size
+        return evaluate(model, self.processor, dataset, batch_size=batch_size, accelerator=self.accelerator, **options)
 
 
 def _accelerator(arguments: TrainingArguments) -> Accelerator:
@@ -281,15 +293,3 @@ def _accelerator(arguments: TrainingArguments) -> Accelerator:
         # A level that weighs nothing leaves its token weights without a gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-
-
-def _frame_source(dataset: Any, processor: HCMIProcessor, arguments: TrainingArguments) -> FrameSource:
-    if not arguments.candidate_frames:
-        return FileFrames(processor, dataset, arguments.frames_per_video)
-    folder = Path(dataset.cache_files[0]["filename"]).parent
-    prepared = prepare_frames(dataset, processor, arguments.candidate_frames, folder, max(1, arguments.num_workers))
-    return PreparedFrames(prepared, arguments.frames_per_video)
-
-
-def _recall(measured: dict[str, Any], level: str) -> float:
-    return measured["levels"][level]["text_to_video"]["R@1"]

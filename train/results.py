@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .cores import usable_cores
 from .metrics import DIRECTIONS
 
 _PACKAGES = ("hcmi", "torch", "transformers", "datasets", "accelerate", "av", "numpy")
@@ -74,8 +75,7 @@ def hardware(device: torch.device | str) -> str:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processor = f"{_processor_name()}, {cores} cores"
+    processor = f"{_processor_name()}, {usable_cores()} cores"
     return processor if device.type == "cpu" else f"{device.type} beside {processor}"
 
 

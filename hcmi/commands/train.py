@@ -16,10 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs `hcmi train`."""
+    from transformers.utils import logging
+
     from hcmi.train.arguments import from_namespace
     from hcmi.train.loop import train
     from hcmi.train.results import format_result
 
+    # The bars of saving and loading a model would cut the training's own in pieces.
+    logging.disable_progress_bar()
     outcome = train(from_namespace(arguments))
     if outcome is not None:
         print(format_result(outcome.result))

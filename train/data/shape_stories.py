@@ -17,6 +17,8 @@ import datasets
 from huggingface_hub.constants import HF_HOME
 from tqdm.auto import tqdm
 
+from hcmi.train.cores import usable_cores
+
 from .shape_stories_language import describe
 from .shape_stories_rendering import write_video
 from .shape_stories_world import Story, sample_stories
@@ -256,7 +258,7 @@ def _annotate(rng: random.Random, story: Story, split: str, index: int, taken: s
 
 def _write_videos(jobs: list, workers: int | None, progress: bool) -> None:
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = usable_cores()
     workers = min(workers, len(jobs))
     with tqdm(total=len(jobs), desc="shape stories", unit="video", disable=not progress) as bar:
         if workers < 2:
