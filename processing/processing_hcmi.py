@@ -127,7 +127,9 @@ class HCMIProcessor(ProcessorMixin):
         """
         batch = super().__call__(text=text, videos=videos, **kwargs)
         if text is not None:
-            options = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)["text_kwargs"]
+            options = self._merge_kwargs(
+                self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+            )["text_kwargs"]
             self._warn_of_truncation([text] if isinstance(text, str) else text, options)
         return batch
 

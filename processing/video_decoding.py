@@ -10,7 +10,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 
 from .frame_sampling import frames_at
-from .video_index import VideoIndex, build_index, check_frame_size, open_stream, reason_of
+from .video_index import VideoIndex, allocation_limit, build_index, check_frame_size, open_stream, reason_of
 from .video_sources import EncodedVideo, VideoReadError
 
 # So many packets ahead, a seek is cheaper than reading on and throwing away. Only these formats store the presentation
@@ -156,7 +156,8 @@ def _all_frames(container: Any, stream: Any, explode: bool) -> Iterator[Any]:
 
 
 def _set_up(decoder: Any, max_frame_pixels: int, explode: bool) -> None:
-    decoder.options = {"max_pixels": str(max_frame_pixels)} | ({"err_detect": "explode"} if explode else {})
+    errors = {"err_detect": "explode"} if explode else {}
+    decoder.options = {"max_pixels": allocation_limit(max_frame_pixels)} | errors
     decoder.thread_type = "AUTO"
     decoder.thread_count = torch.get_num_threads()  # 1 in the workers of a DataLoader
 

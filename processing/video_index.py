@@ -93,7 +93,7 @@ def open_stream(source: EncodedVideo, max_frame_pixels: int) -> Iterator[tuple[A
     target = f"file:{source.target}" if isinstance(source.target, str) else source.target
     # Only the file itself is read, never what a playlist in it points to.
     options = {
-        "max_pixels": str(max_frame_pixels),
+        "max_pixels": allocation_limit(max_frame_pixels),
         "protocol_whitelist": "file" if target is not source.target else "none",
     }
     with quiet:
@@ -115,17 +115,23 @@ def _best_stream(name: str, container: Any, max_frame_pixels: int) -> Any:
         stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic
     ]
     if not streams:
-        found = sorted({stream.type for stream in container.streams}) or ["nothing"]
+        kinds = {"a cover picture" if stream.type == "video" else stream.type for stream in container.streams}
+        found = sorted(kinds) or ["nothing"]
         raise VideoReadError(name, f"no video stream in it, only {', '.join(found)}")
     best = container.streams.best("video")
     stream = best if best in streams else streams[0]
     if stream.codec_context is None:
         raise VideoReadError(name, "no decoder for its codec")
     width, height = stream.codec_context.width, stream.codec_context.height
-    if not width or not height:  # FFmpeg keeps to the limit itself, and does not say so
+    if not width or not height:  # beyond its limit FFmpeg gives no size
         raise VideoReadError(name, f"frames of no size that can be found, or of more than {max_frame_pixels} pixels")
     check_frame_size(name, width, height, max_frame_pixels)
     return stream
+
+
+def allocation_limit(max_frame_pixels: int) -> str:
+    """FFmpeg's option `max_pixels`, with room: it counts rows that are padded to a multiple of 64 pixels."""
+    return str(2 * max_frame_pixels + 2**20)
 
 
 def check_frame_size(name: str, width: int, height: int, max_frame_pixels: int) -> None:
@@ -158,7 +164,8 @@ def build_index(name: str, container: Any, stream: Any, max_duration: float) -> 
     try:
         for packet in container.demux():
             if packet.stream != stream:
-                last_of_others[packet.stream] = packet.pts or 0
+                if packet.pts is not None:
+                    last_of_others[packet.stream] = packet.pts
                 continue
             if packet.dts is None and packet.pts is None and packet.size == 0:
                 continue  # the empty packet that PyAV puts at the end of each stream

@@ -1,9 +1,12 @@
 """Initial weights, saving and loading."""
 
 import re
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_hcmi import TEXT_CONFIG, VISION_CONFIG, random_texts, random_videos, tiny_config, tiny_model, unlike
@@ -136,6 +139,21 @@ def test_shards_and_types(tmp_path):
     half = HCMIModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
     for name, tensor in half.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name].to(torch.bfloat16)), name
+
+
+def test_push_to_hub_uploads_what_from_pretrained_loads(tmp_path, monkeypatch):
+    # The client's two calls are caught: nothing leaves this machine.
+    def create_commit(self, repo_id, operations, **kwargs):
+        for operation in operations:
+            (tmp_path / operation.path_in_repo).write_bytes(Path(operation.path_or_fileobj).read_bytes())
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **kwargs: mock.Mock(repo_id=repo_id))
+    monkeypatch.setattr(HfApi, "create_commit", create_commit)
+    model = tiny_model()
+    model.push_to_hub("somebody/hcmi")
+    loaded = HCMIModel.from_pretrained(tmp_path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
 def test_the_auto_classes_know_the_model(tmp_path):
