@@ -10,7 +10,7 @@ from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpa
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from .frame_resizing import FrameSettings, normalize_frames, resize_frames
-from .frame_sampling import distinct, segment_times
+from .frame_sampling import Sampling, distinct, segment_times
 from .frames_in_memory import is_frames
 from .video_reading import MAX_DURATION, MAX_FRAME_PIXELS, VideoFrames, read_frames
 
@@ -50,8 +50,11 @@ class HCMIVideosKwargs(TypedDict, total=False):
 class HCMIProcessorKwargs(ProcessingKwargs, total=False):
     """All options of a call, with their defaults."""
 
-    videos_kwargs: HCMIVideosKwargs
-    _defaults = {"text_kwargs": {"padding": True, "truncation": True}}
+    # A TypedDict may neither narrow a field nor hold a value; transformers asks for both.
+    videos_kwargs: HCMIVideosKwargs  # type: ignore[misc]
+    _defaults = {  # type: ignore[misc]
+        "text_kwargs": {"padding": True, "truncation": True}
+    }
 
 
 class HCMIProcessor(ProcessorMixin):
@@ -75,7 +78,7 @@ class HCMIProcessor(ProcessorMixin):
             or patience can take.
     """
 
-    valid_processor_kwargs = HCMIProcessorKwargs
+    valid_processor_kwargs = HCMIProcessorKwargs  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class HCMIProcessor(ProcessorMixin):
         """Names of the outputs for text and videos."""
         return [*self.tokenizer.model_input_names, "pixel_values_videos", "video_mask", "timestamps", "video_spans"]
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self, text: str | list[str] | None = None, videos: Any = None, **kwargs: Unpack[HCMIProcessorKwargs]
     ) -> BatchFeature:
         """Prepares texts, videos or both; they need not be equally many.
@@ -206,7 +209,7 @@ class HCMIProcessor(ProcessorMixin):
 class _SegmentTimes:
     """The times of one video's views, for `read_frames`: each view draws for itself."""
 
-    def __init__(self, count: int, sampling: str, seed: str | None, views: int):
+    def __init__(self, count: int, sampling: Sampling, seed: str | None, views: int):
         self.count, self.sampling, self.seed, self.views = count, sampling, seed, views
 
     def __call__(self, start: float, end: float) -> list[float]:
