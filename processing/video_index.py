@@ -147,7 +147,7 @@ def check_duration(name: str, start: float, end: float, max_duration: float) -> 
     if not end > start:
         raise VideoReadError(name, "zero duration")
     if end - start > max_duration:
-        raise VideoReadError(name, f"lasts {end - start:.0f} s; the limit is {max_duration:g} s")
+        raise VideoReadError(name, f"longer than the limit of {max_duration:g} s")
 
 
 def build_index(name: str, container: Any, stream: Any, max_duration: float) -> VideoIndex:

@@ -124,7 +124,8 @@ def read_frames(
         backend: "pyav", "torchcodec", or "auto": torchcodec where it is installed and usable. What torchcodec cannot
             read is read by PyAV; also with `strict`, since torchcodec keeps quiet about much damage.
         strict: whether a file that is broken in the middle raises; otherwise what can be read is returned, with a
-            warning. Damage is seen in what has to be decoded, and where the file ends before its header says so.
+            warning. Damage is seen in what has to be decoded, as far as the container and the codec let it be seen,
+            and where the file ends before its header says so.
         input_fps: frames a second for a video given as frames, which carries no clock.
         max_frame_pixels, max_duration: limits, in pixels and seconds; larger videos are refused.
 
