@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,9 @@ def training_model():
 
 def work(rank, folder):
     """What one of the processes does; the tests look at what it writes."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
+    # A process that waits for another in vain shall say so.
+    meeting = {"init_method": f"file://{folder}/meeting", "timeout": timedelta(seconds=60)}
+    dist.init_process_group("gloo", rank=rank, world_size=PROCESSES, **meeting)
     model = training_model()
     encoder = DistributedDataParallel(PairEncoder(model), find_unused_parameters=True)
     batch = share(whole_batch(), rank)
