@@ -18,6 +18,8 @@ from .video_sources import EncodedVideo, VideoReadError
 _NOT_VIDEO = {"tty", "image2", "hls", "dash", "concat", "sdp", "rtsp", "lavfi", "ico", "bin", "xbin", "adf", "idf"}
 _MICROSECOND = Fraction(1, 1_000_000)
 _MAX_ASPECT = 100  # long side to short side
+# Formats whose header says how long the file is, while what comes after it does not.
+_DURATION_FORMATS = {"matroska", "flv"}
 
 
 @dataclass
@@ -228,10 +230,11 @@ class _Clock:
 
 def _shortfall(container: Any, stream: Any, frames: int, end: float) -> str | None:
     """What the header promises and the file does not hold, with a twentieth for headers that are not exact."""
-    if container.format.name == "avi" and frames < 0.95 * stream.frames:
+    kinds = set(container.format.name.split(","))
+    if "avi" in kinds and frames < 0.95 * stream.frames:
         return f"{frames} of {stream.frames} frames are there"
     promised = float((container.duration or 0) * _MICROSECOND)
-    if end < 0.95 * promised and end < promised - 1.0:
+    if kinds & _DURATION_FORMATS and end < 0.95 * promised and end < promised - 1.0:
         return f"it ends after {end:.2f} of {promised:.2f} s"
     return None
 

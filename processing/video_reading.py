@@ -11,7 +11,7 @@ import torch
 from .frame_sampling import frames_at
 from .frames_in_memory import FramesInMemory
 from .video_decoding import Convert, EncodedReader, Shots
-from .video_index import check_frame_size
+from .video_index import check_frame_size, reason_of
 from .video_sources import EncodedVideo, VideoReadError, open_source
 from .video_torchcodec import DecoderReader, TorchcodecReader, torchcodec_usable
 
@@ -142,6 +142,8 @@ def read_frames(
         if not moments or not all(map(math.isfinite, moments)):
             raise ValueError(f"times must be finite numbers of seconds, at least one, not {moments}")
         shots = reader.read(moments, convert or _unchanged)
+    except OSError as error:
+        raise VideoReadError(source.name, f"reading fails ({reason_of(error)})") from error
     finally:
         _close(source)
     if reader.damage:

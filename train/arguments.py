@@ -63,7 +63,12 @@ class TrainingArguments:
         "part of all epochs before label denoising begins: video vectors of a model from scratch mean nothing at first",
         0.0,
     )
-    mixed_precision: str = _option("optimisation", "of the encoders", "no", choices=MIXED_PRECISIONS)
+    mixed_precision: str | None = _option(
+        "optimisation",
+        "of the encoders; default: what accelerate launch says, else none",
+        None,
+        choices=MIXED_PRECISIONS,
+    )
     gradient_checkpointing: bool = _option(
         "optimisation", "save memory: layers are computed again in the backward", False
     )
@@ -76,7 +81,7 @@ class TrainingArguments:
             choices = entry.metadata.get("choices")
             value = getattr(self, entry.name)
             for item in value if isinstance(value, list) else [value]:
-                if choices and item not in choices:
+                if choices and item is not None and item not in choices:
                     raise ValueError(f"{entry.name} must be one of {', '.join(choices)}, not {item!r}")
         if self.model_config is not None:
             # So that the saved file means the same one, wherever it lies.

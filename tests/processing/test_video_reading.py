@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import random
@@ -198,6 +199,30 @@ def test_a_download_that_broke_off(video_of: VideoOf, tmp_path):
     assert read.info.end < 1.4
     with pytest.raises(VideoReadError, match="it ends after"):
         read_frames(path, middles, strict=True)
+
+
+def test_a_file_object_that_fails_on_the_way_is_named(h264):
+    class Failing(io.BytesIO):
+        name = "remote.mp4"
+        reads = 0
+
+        def read(self, size=-1):
+            Failing.reads += 1
+            if Failing.reads > allowed:
+                raise OSError("the line is dead")
+            return super().read(min(size, 4096))
+
+    failures = 0
+    for allowed in range(1, 40, 2):
+        Failing.reads = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                read_frames(Failing(h264.read_bytes()), middles)
+            except VideoReadError as error:
+                assert error.name == "remote.mp4"
+                failures += 1
+    assert 0 < failures < 20
 
 
 _READ_ALL = """

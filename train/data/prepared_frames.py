@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ def prepare_frames(
         dataset: rows with `video` and, where the video is a stretch of a file, `start` and `end` (seconds).
         processor: an `HCMIProcessor`; its image processor gives the size.
         candidates: number of segments; a video with fewer frames gives those it has.
-        folder: gets one Arrow file, reused by later calls for the same videos and settings.
+        folder: gets Arrow files, one a worker, reused for the same files (path, size, time) and settings.
         num_workers: processes that decode.
 
     Returns:
@@ -46,16 +49,16 @@ def prepare_frames(
     """
 
     def decode(row: dict[str, Any]) -> dict[str, Any]:
-        torch.set_num_threads(1)
-        read = read_frames(
-            row["video"],
-            lambda start, end: segment_times(start, end, candidates),
-            start=row["start"],
-            end=row["end"],
-            convert=processor.resize_frames,
-            max_frame_pixels=processor.max_frame_pixels,
-            max_duration=processor.max_duration,
-        )
+        with _one_thread():
+            read = read_frames(
+                row["video"],
+                lambda start, end: segment_times(start, end, candidates),
+                start=row["start"],
+                end=row["end"],
+                convert=processor.resize_frames,
+                max_frame_pixels=processor.max_frame_pixels,
+                max_duration=processor.max_duration,
+            )
         return {
             "frames": read.frames.numpy().tobytes(),
             "shape": list(read.frames.shape),
@@ -64,7 +67,8 @@ def prepare_frames(
         }
 
     columns = dataset.select_columns(["video", "start", "end"])
-    settings = [_FORMAT, candidates, processor.image_processor.to_dict(), columns.to_list()]
+    files = [_state(video) for video in columns["video"]]
+    settings = [_FORMAT, candidates, processor.image_processor.to_dict(), columns.to_list(), files]
     name = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     return columns.map(
@@ -78,6 +82,26 @@ def prepare_frames(
         writer_batch_size=50,
         desc="preparing frames",
     )
+
+
+def _state(video: str) -> tuple[int, int] | None:
+    """Size and time of a file: another file under the same path is prepared anew."""
+    try:
+        status = os.stat(video)
+    except OSError:
+        return None  # a URL, or missing: reading it tells
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small frames are resized faster without threads, of which each worker would start its own."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def prepared_row(prepared: datasets.Dataset, row: int) -> tuple[torch.Tensor, list[float], tuple[float, float]]:

@@ -91,3 +91,24 @@ def test_an_unreadable_video_is_named_and_taken_up_when_it_is_repaired(videos, p
     shutil.copy(videos["video"][-1], broken)
     repaired = prepare_frames(dataset, processor, 5, tmp_path / "prepared", workers)
     assert repaired[:] == prepare_frames(videos, processor, 5, tmp_path / "whole")[:]
+
+
+def test_another_file_under_the_same_path_is_prepared_anew(videos, processor, tmp_path, decoded):
+    path = tmp_path / "video.mp4"
+    dataset = videos.select([0]).remove_columns("video").add_column("video", [str(path)])
+    shutil.copy(videos["video"][0], path)
+    old = prepare_frames(dataset, processor, 5, tmp_path / "prepared")[0]
+    shutil.copy(videos["video"][1], path)
+    new = prepare_frames(dataset, processor, 5, tmp_path / "prepared")[0]
+    assert len(decoded) == 2
+    assert old["frames"] != new["frames"]
+
+
+def test_preparing_leaves_the_training_its_threads(videos, processor, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        prepare_frames(videos, processor, 5, tmp_path)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
