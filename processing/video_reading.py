@@ -141,9 +141,10 @@ def read_frames(
         moments = [float(time) for time in (times(*span) if callable(times) else times)]
         if not moments or not all(map(math.isfinite, moments)):
             raise ValueError(f"times must be finite numbers of seconds, at least one, not {moments}")
-        shots = reader.read(moments, convert or _unchanged)
-    except OSError as error:
-        raise VideoReadError(source.name, f"reading fails ({reason_of(error)})") from error
+        try:
+            shots = reader.read(moments, convert or _unchanged)
+        except OSError as error:
+            raise VideoReadError(info.name, f"reading fails ({reason_of(error)})") from error
     finally:
         _close(source)
     if reader.damage:

@@ -201,28 +201,35 @@ def test_a_download_that_broke_off(video_of: VideoOf, tmp_path):
         read_frames(path, middles, strict=True)
 
 
+class Failing(io.BytesIO):
+    """A file on a line that dies after so many reads."""
+
+    name = "remote.mp4"
+
+    def __init__(self, content: bytes, reads: int):
+        super().__init__(content)
+        self.reads = reads
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads -= 1
+        if self.reads < 0:
+            raise OSError("the line is dead")
+        return super().read(4096 if size else 0)
+
+
 def test_a_file_object_that_fails_on_the_way_is_named(h264):
-    class Failing(io.BytesIO):
-        name = "remote.mp4"
-        reads = 0
-
-        def read(self, size=-1):
-            Failing.reads += 1
-            if Failing.reads > allowed:
-                raise OSError("the line is dead")
-            return super().read(min(size, 4096))
-
-    failures = 0
-    for allowed in range(1, 40, 2):
-        Failing.reads = 0
+    outcomes = []
+    for reads in range(1, 60, 2):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                read_frames(Failing(h264.read_bytes()), middles)
+                read_frames(Failing(h264.read_bytes(), reads), middles)
+                outcomes.append("read")
             except VideoReadError as error:
                 assert error.name == "remote.mp4"
-                failures += 1
-    assert 0 < failures < 20
+                outcomes.append("refused")
+    assert outcomes[0] == "refused"
+    assert outcomes[-1] == "read"
 
 
 _READ_ALL = """
