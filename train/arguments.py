@@ -31,6 +31,11 @@ class TrainingArguments:
     seed: int = _option("run", "of the initial weights, the order of the videos, and the frames and captions drawn", 0)
     tracker: str = _option("run", "where the losses go besides the history file", "tensorboard", choices=TRACKERS)
     cpu: bool = _option("run", "stay on the CPU even where a GPU is at hand", False)
+    cpu_threads: int | None = _option(
+        "run",
+        "threads of each process on the CPU; default: the usable cores, shared among the machine's processes",
+        None,
+    )
 
     benchmark: str = _option("data", "name of the benchmark", "shape_stories")
     data: str | None = _option("data", "folder of the benchmark; default: its own place in the cache", None)
@@ -92,6 +97,8 @@ class TrainingArguments:
         for name in ("learning_rate", "tower_learning_rate", "weight_decay", "num_workers"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.cpu_threads is not None and self.cpu_threads < 1:
+            raise ValueError(f"cpu_threads must be at least 1, not {self.cpu_threads}")
         if not self.max_gradient_norm > 0:
             raise ValueError(f"max_gradient_norm must be positive, not {self.max_gradient_norm}")
         if (self.model is None) == (self.model_config is None):

@@ -1,5 +1,6 @@
 """The training run: epochs over pairs, validation after each, the best model tested once at the end."""
 
+import os
 import signal
 import time
 from dataclasses import dataclass
@@ -104,6 +105,10 @@ class _Training:
         self.arguments = arguments
         self.output = Path(arguments.output)
         self.accelerator = _accelerator(arguments)
+        if self.accelerator.device.type == "cpu":
+            # Launchers allow a process one thread unless told otherwise.
+            local = int(os.environ.get("LOCAL_WORLD_SIZE", self.accelerator.num_processes))
+            torch.set_num_threads(arguments.cpu_threads or max(1, usable_cores() // local))
         set_seed(arguments.seed)
         with self.accelerator.main_process_first():
             splits = {split: load_benchmark(arguments.benchmark, split, arguments.data) for split in SPLITS}

@@ -40,12 +40,14 @@ def test_every_variant_is_a_possible_configuration(ablation):
 
 
 def test_mean_and_deviation_over_seeds(ablation):
-    row = ablation.row("all", [result(40.0), result(50.0), result(60.0)])
+    row = ablation.row("all three levels", [result(40.0), result(50.0), result(60.0)])
     assert row["text_to_video R@1"] == {"mean": 50.0, "deviation": 10.0}
     assert row["moment IoU"] == {"mean": 25.0, "deviation": 5.0}
     table = ablation.markdown([row])
-    assert "| all | 50.0 ± 10.0 | 60.0 ± 10.0 | 50.0 ± 10.0 | 25.0 ± 5.0 |" in table
+    assert "| all three levels | 50.0 ± 10.0 | 60.0 ± 10.0 | 50.0 ± 10.0 | 25.0 ± 5.0 |" in table
     assert "3 seeds, 4 epochs" in table
+    untrained = ablation.row("frame-word alone", [result(40.0)])
+    assert ablation.markdown([untrained]).splitlines()[2].endswith("| 40.0 ± 0.0 | – |")
 
 
 def test_a_finished_run_is_not_repeated(ablation, tmp_path, monkeypatch):

@@ -31,7 +31,14 @@ def config(tmp_path, stories):
     model |= {"text_config": TOWER, "vision_config": TOWER | {"image_size": 16, "patch_size": 8}}
     (tmp_path / "tiny.json").write_text(json.dumps(model))
     fields = {"data": str(stories), "output": str(tmp_path / "run"), "model_config": "tiny.json", "vocabulary": 150}
-    fields |= {"frames_per_video": 4, "candidate_frames": 4, "batch_size": 8, "epochs": 2, "cpu": True}
+    fields |= {
+        "frames_per_video": 4,
+        "candidate_frames": 4,
+        "batch_size": 8,
+        "epochs": 2,
+        "cpu": True,
+        "cpu_threads": 1,
+    }
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(fields | {"tracker": "none"}))
     # Accelerate keeps the settings of a process's first run.

@@ -74,8 +74,8 @@ def arguments_for(stories, model_config) -> Callable[..., TrainingArguments]:
     """Output folder and fields to the arguments of a short run."""
 
     def make(output: Path, **fields: Any) -> TrainingArguments:
-        short = {"data": str(stories), "model_config": str(model_config), "cpu": True, "vocabulary": 200}
-        short |= {"frames_per_video": 4, "candidate_frames": 8, "batch_size": 8, "epochs": 2}
+        short = {"data": str(stories), "model_config": str(model_config), "cpu": True, "cpu_threads": 1}
+        short |= {"vocabulary": 200, "frames_per_video": 4, "candidate_frames": 8, "batch_size": 8, "epochs": 2}
         short |= {"learning_rate": 1e-3, "tower_learning_rate": 1e-3, "tracker": "none"}
         return TrainingArguments(output=str(output), **short | fields)
 
