@@ -6,9 +6,9 @@ import datasets
 import torch
 
 from hcmi.processing.frame_sampling import distinct, frames_at, segment_times
-from hcmi.processing.video_reading import read_frames
 
 from .prepared_frames import prepared_row
+from .row_reading import read_row
 
 
 class VideoFrames(NamedTuple):
@@ -47,16 +47,11 @@ class FileFrames:
 
     def sample(self, row: int, seeds: list[str | None]) -> list[VideoFrames]:
         """One random frame of each segment, once for each seed; `None` takes the middle ones. Decoded in one pass."""
-        example = self.dataset[row]
-        read = read_frames(
-            example["video"],
-            lambda start, end: [time for seed in seeds for time in _times((start, end), self.num_frames, seed)],
-            start=example.get("start"),
-            end=example.get("end"),
-            convert=self.processor.resize_frames,
-            max_frame_pixels=self.processor.max_frame_pixels,
-            max_duration=self.processor.max_duration,
-        )
+
+        def times(start: float, end: float) -> list[float]:
+            return [time for seed in seeds for time in _times((start, end), self.num_frames, seed)]
+
+        read = read_row(self.dataset[row], times, self.processor)
         views = []
         for first in range(0, len(read.shown), self.num_frames):
             chosen = distinct(read.shown[first : first + self.num_frames].tolist())

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from hcmi.processing.frame_sampling import segment_times
-from hcmi.processing.video_reading import read_frames
+
+from .row_reading import read_row
 
 # Part of the cache's name: raise it when the stored rows change.
 _FORMAT = 1
@@ -50,15 +51,7 @@ def prepare_frames(
 
     def decode(row: dict[str, Any]) -> dict[str, Any]:
         with _one_thread():
-            read = read_frames(
-                row["video"],
-                lambda start, end: segment_times(start, end, candidates),
-                start=row["start"],
-                end=row["end"],
-                convert=processor.resize_frames,
-                max_frame_pixels=processor.max_frame_pixels,
-                max_duration=processor.max_duration,
-            )
+            read = read_row(row, lambda start, end: segment_times(start, end, candidates), processor)
         return {
             "frames": read.frames.numpy().tobytes(),
             "shape": list(read.frames.shape),

@@ -4,7 +4,7 @@ import torch
 
 from hcmi.processing import VideoReadError
 from hcmi.processing.frame_sampling import segment_times
-from hcmi.train.data import frame_sources
+from hcmi.train.data import row_reading
 from hcmi.train.data.frame_sources import FileFrames, PreparedFrames
 from hcmi.train.data.prepared_frames import prepare_frames
 
@@ -115,8 +115,8 @@ def test_with_fewer_prepared_the_one_shown_then_is_taken(videos, processor, tmp_
 
 def test_all_views_of_a_file_are_decoded_in_one_pass(videos, processor, monkeypatch):
     calls = []
-    real = frame_sources.read_frames
-    monkeypatch.setattr(frame_sources, "read_frames", lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs))
+    real = row_reading.read_frames
+    monkeypatch.setattr(row_reading, "read_frames", lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs))
     FileFrames(processor, videos, 4).sample(0, ["a", "b", None])
     assert len(calls) == 1
 

@@ -6,7 +6,7 @@ import torch
 from transformers import CLIPImageProcessor
 
 from hcmi.processing import HCMIProcessor, VideoReadError
-from hcmi.train.data import prepared_frames
+from hcmi.train.data import row_reading
 from hcmi.train.data.frame_sources import FileFrames
 from hcmi.train.data.prepared_frames import prepare_frames, prepared_row
 
@@ -15,13 +15,13 @@ from hcmi.train.data.prepared_frames import prepare_frames, prepared_row
 def decoded(monkeypatch):
     """Names of the videos that were decoded in this process."""
     names = []
-    real = prepared_frames.read_frames
+    real = row_reading.read_frames
 
     def read_frames(video, *args, **kwargs):
         names.append(video)
         return real(video, *args, **kwargs)
 
-    monkeypatch.setattr(prepared_frames, "read_frames", read_frames)
+    monkeypatch.setattr(row_reading, "read_frames", read_frames)
     return names
 
 
@@ -47,7 +47,7 @@ def test_the_rows_lie_in_one_file_and_not_in_memory(videos, processor, tmp_path)
 def test_a_second_call_does_not_decode(videos, processor, tmp_path, monkeypatch, workers):
     first = prepare_frames(videos, processor, 5, tmp_path, workers[0])
     before = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-    monkeypatch.setattr(prepared_frames, "read_frames", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr(row_reading, "read_frames", lambda *_, **__: pytest.fail("decoded again"))
     again = prepare_frames(videos, processor, 5, tmp_path, workers[1])
     assert again[:] == first[:]
     assert before == {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
