@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers import Pipeline
 
 from hcmi.modeling_hcmi import LEVELS
-from hcmi.modeling_hcmi.moments_hcmi import answering_clips, clip_time_spans
+from hcmi.modeling_hcmi.moments_hcmi import frame_relevance, relevant_span
 from hcmi.processing.video_reading import VideoReadError
 
 from .encoded_videos import EncodedVideos
@@ -188,12 +188,12 @@ class HCMIRetrievalPipeline(Pipeline):
     def _forward(  # type: ignore[override]
         self, model_inputs: Mapping[str, torch.Tensor], videos: EncodedVideos
     ) -> dict[str, torch.Tensor]:
-        """Similarities `(T, V)` per level and combined, and the index of the clip that answers, `(T, V)`."""
+        """Similarities `(T, V)` per level and combined, and the relevance of each frame, `(T, V, F)`."""
         texts = self.model.get_text_features(**model_inputs)
         blocks = []
         for first in range(0, len(videos), VIDEOS_AT_ONCE):
             block = videos.features.select(slice(first, first + VIDEOS_AT_ONCE)).to(texts.pooler_output.device)
-            blocks.append({**self.model.score(texts, block), "clip": answering_clips(texts, block)})
+            blocks.append({**self.model.score(texts, block), "relevance": frame_relevance(texts, block)})
         return {key: torch.cat([block[key] for block in blocks], dim=1) for key in blocks[0]}
 
     def postprocess(  # type: ignore[override]
@@ -204,12 +204,12 @@ class HCMIRetrievalPipeline(Pipeline):
         order = torch.sort(outputs["combined"], descending=True, stable=True).indices[:top_k].tolist()
         hits = []
         for index in order:
-            start, end = clip_time_spans(
-                videos.features["clip_frame_weights"][index],
+            start, end = relevant_span(
+                outputs["relevance"][index],
                 videos.features["frame_mask"][index],
                 videos.timestamps[index],
                 *videos.video_spans[index].tolist(),
-            )[outputs["clip"][index]].tolist()
+            )
             hits.append(
                 {
                     "video": videos.names[index],

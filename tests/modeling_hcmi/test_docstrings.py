@@ -19,6 +19,7 @@ def test_examples_in_docstrings_run(name):
     "objective_hcmi.denoised_positives",
     "objective_hcmi.multi_positive_contrast",
     "objective_hcmi.marginal_sample_loss",
+    "moments_hcmi.relevant_span",
     "moments_hcmi.clip_time_spans",
 ])  # fmt: skip
 def test_the_methods_functions_have_a_worked_example(function):

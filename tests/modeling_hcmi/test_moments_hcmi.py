@@ -5,7 +5,12 @@ from hypothesis import strategies as st
 from random_features import random_text_features, random_video_features
 from similarity_loops import cosine
 
-from hcmi.modeling_hcmi.moments_hcmi import answering_clips, clip_time_spans
+from hcmi.modeling_hcmi.moments_hcmi import (
+    answering_clips,
+    clip_time_spans,
+    frame_relevance,
+    relevant_span,
+)
 
 
 @given(
@@ -90,3 +95,48 @@ def test_half_precision_weights_with_a_gradient_give_exact_seconds():
     got = clip_time_spans(weights, torch.ones(3).bool(), times, 1000.0, 1006.0)
     assert got.dtype == torch.float64
     assert got.tolist() == [[1001.501, 1006.0]]
+
+
+@given(
+    words=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    frames=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    seed=st.integers(0, 10**6),
+)
+def test_relevance_is_the_cosine_of_sentence_and_frame(words, frames, seed):
+    text, video = random_text_features(words, seed=seed), random_video_features(frames, seed=seed + 1)
+    got = frame_relevance(text, video)
+    assert got.shape == (len(words), len(frames), max(frames))
+    for t in range(len(words)):
+        for v, real in enumerate(frames):
+            for f in range(real):
+                expected = cosine(text.pooler_output[t].tolist(), video.frames[v, f].tolist())
+                assert got[t, v, f].item() == pytest.approx(expected, abs=1e-5)
+
+
+def moment(relevance, times, start, end, mask=None):
+    mask = [True] * len(relevance) if mask is None else mask
+    times = torch.tensor(times, dtype=torch.float64)
+    return relevant_span(torch.tensor(relevance), torch.tensor(mask), times, start, end)
+
+
+@pytest.mark.parametrize(("relevance", "span"), [
+    ([0.9, 0.1, 0.2, 0.1], (0.0, 2.0)),  # up to the start, and half-way to the next frame
+    ([0.1, 0.8, 0.7, 0.1], (2.0, 6.0)),
+    ([0.1, 0.8, 0.3, 0.7], (2.0, 4.0)),  # a frame below the middle ends the run
+    ([-0.2, -0.5, -0.3, -0.25], (0.0, 2.0)),  # negative cosines as well
+    ([0.25, 0.25, 0.25, 0.25], (0.0, 9.0)),  # equally relevant everywhere: the whole video
+    ([0.5, 0.3, 0.2, 0.1], (0.0, 4.0)),  # exactly in the middle belongs to it
+])  # fmt: skip
+@pytest.mark.parametrize("scale", [1.0, 0.125])
+def test_the_moment_is_the_run_above_the_middle_whatever_the_scale(relevance, span, scale):
+    assert moment([scale * value for value in relevance], TIMES, 0.0, 9.0) == span
+
+
+def test_padded_frames_are_no_part_of_a_moment():
+    nan = float("nan")
+    assert moment([0.1, 0.5, 0.9, -0.9], [1.0, 3.0, nan, nan], 0.0, 4.0, [True, True, False, False]) == (2.0, 4.0)
+
+
+def test_a_moment_lies_inside_the_sampled_stretch():
+    assert moment([0.1, 0.9], [11.0, 13.0], 10.0, 14.5) == (12.0, 14.5)
+    assert moment([0.9], [11.0], 10.0, 14.5) == (10.0, 14.5)

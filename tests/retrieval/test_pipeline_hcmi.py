@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel, pipeline
 
 import hcmi  # noqa: F401  (registers the pipeline)
 from hcmi.modeling_hcmi import LEVELS, HCMIModel
-from hcmi.modeling_hcmi.moments_hcmi import clip_time_spans
+from hcmi.modeling_hcmi.moments_hcmi import relevant_span
 from hcmi.processing import HCMIProcessor, VideoReadError
 from hcmi.retrieval import EncodedVideos, HCMIRetrievalPipeline, pipeline_hcmi
 
@@ -37,7 +37,7 @@ def pipe(model_folder) -> HCMIRetrievalPipeline:
 
 
 def by_hand(model_folder: str, query: str, videos: list[str]) -> list[dict]:
-    """The plainest way to the pipeline's result: one video at a time, frames as floats, two loops for the clip."""
+    """The plainest way to the pipeline's result: one video at a time, frames as floats, one frame at a time."""
     model, processor = HCMIModel.from_pretrained(model_folder), HCMIProcessor.from_pretrained(model_folder)
     hits = []
     with torch.no_grad():
@@ -46,13 +46,10 @@ def by_hand(model_folder: str, query: str, videos: list[str]) -> list[dict]:
             inputs = processor(videos=[name], return_tensors="pt")
             video = model.get_video_features(inputs["pixel_values_videos"], inputs["video_mask"])
             similarity = model.score(text, video)
-            clip = max(
-                (cosine_similarity(text.phrases[0, p], video.clips[0, c], dim=0).item(), c)
-                for p in range(int(text.phrase_mask.sum()))
-                for c in range(int(video.clip_mask.sum()))
-            )[1]
-            spans = clip_time_spans(
-                video.clip_frame_weights[0],
+            real = int(inputs["video_mask"].sum())
+            relevance = [cosine_similarity(text.pooler_output[0], video.frames[0, f], dim=0) for f in range(real)]
+            start, end = relevant_span(
+                torch.stack(relevance),
                 inputs["video_mask"][0],
                 inputs["timestamps"][0],
                 *inputs["video_spans"][0].tolist(),
@@ -61,8 +58,8 @@ def by_hand(model_folder: str, query: str, videos: list[str]) -> list[dict]:
                 {
                     "video": name,
                     "score": similarity.combined.item(),
-                    "start": spans[clip, 0].item(),
-                    "end": spans[clip, 1].item(),
+                    "start": start,
+                    "end": end,
                     "level_scores": {level: similarity[level].item() for level in LEVELS},
                 }
             )
@@ -129,7 +126,7 @@ def test_top_k(pipe, model_folder, videos):
 def test_equal_scores_keep_the_order_of_the_videos(pipe, videos):
     encoded = pipe.encode_videos(videos)
     level = torch.tensor([[0.5, 0.7, 0.5, 0.7, 0.5]])
-    outputs = dict.fromkeys(("combined", *LEVELS), level) | {"clip": torch.zeros(1, 5, dtype=torch.long)}
+    outputs = dict.fromkeys(("combined", *LEVELS), level) | {"relevance": torch.zeros(1, 5, 12)}
     hits = pipe.postprocess(outputs, videos=encoded, top_k=4)
     assert [hit["video"] for hit in hits] == [videos[i] for i in (1, 3, 0, 2)]
 
