@@ -12,6 +12,12 @@ from transformers.utils import ModelOutput
 from .configuration_hcmi import LEVELS
 from .features_hcmi import HCMITextFeatures, HCMIVideoFeatures
 
+CPU_BLOCK_ELEMENTS = 2**21
+"""8 MB of token pairs: they stay in the cache between the product and the two maxima."""
+
+ACCELERATOR_BLOCK_ELEMENTS = 2**27
+"""512 MB of token pairs."""
+
 
 @dataclass
 class HCMISimilarity(ModelOutput):
@@ -61,15 +67,31 @@ def token_wise_similarity(
         ... ).item()
         0.875
     """
-    (t, w, d), (v, f, _) = text_tokens.shape, video_tokens.shape
-    pairs = normalize(text_tokens, dim=-1).reshape(t * w, d) @ normalize(video_tokens, dim=-1).reshape(v * f, d).T
-    pairs = pairs.view(t, w, v, f)
-    lowest = torch.finfo(pairs.dtype).min
-    best_frame = pairs.masked_fill(~video_mask, lowest).amax(3)  # (T, W, V)
-    best_word = pairs.masked_fill(~text_mask[:, :, None, None], lowest).amax(1)  # (T, V, F)
-    return (
-        torch.einsum("tw,twv->tv", text_weights, best_frame) + torch.einsum("vf,tvf->tv", video_weights, best_word)
-    ) / 2
+    return _interact(
+        _normalized(text_tokens, text_mask), _normalized(video_tokens, video_mask), text_weights, video_weights
+    )
+
+
+def _normalized(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """
+    L2-normalised tokens `(B, N, D)`; in the place of padding stands the row's first real token once more, which changes
+    no maximum and spares every pair of tokens the mask.
+    """
+    first = mask.to(torch.int8).argmax(-1)[:, None, None].expand(-1, 1, tokens.shape[-1])
+    return normalize(torch.where(mask[..., None], tokens, tokens.gather(1, first)), dim=-1)
+
+
+def _interact(
+    words: torch.Tensor, frames: torch.Tensor, word_weights: torch.Tensor, frame_weights: torch.Tensor
+) -> torch.Tensor:
+    """`(T, V)` of normalised tokens without padding; weights of repeated tokens are zero."""
+    (t, w, d), (v, f, _) = words.shape, frames.shape
+    # Frames before videos: both maxima then run over rows of contiguous videos, which vectorises.
+    pairs = words.reshape(t * w, d) @ frames.transpose(0, 1).reshape(f * v, d).T
+    pairs = pairs.view(t, w, f, v)
+    best_frame, best_word = pairs.amax(2), pairs.amax(1)  # (T, W, V), (T, F, V)
+    by_words = torch.bmm(word_weights[:, None], best_frame).squeeze(1)
+    return (by_words + (frame_weights.T * best_word).sum(1)) / 2
 
 
 def full_precision(device: torch.device) -> AbstractContextManager:
@@ -85,13 +107,22 @@ def level_similarity(level: str, text: HCMITextFeatures, video: HCMIVideoFeature
     with full_precision(text.pooler_output.device):
         if level == "video_sentence":
             return normalize(text.pooler_output, dim=-1) @ normalize(video.pooler_output, dim=-1).T
-        if level == "clip_phrase":
-            return token_wise_similarity(
-                text.phrases, video.clips, text.phrase_mask, video.clip_mask, text.phrase_weights, video.clip_weights
-            )
-        return token_wise_similarity(
-            text.words, video.frames, text.word_mask, video.frame_mask, text.word_weights, video.frame_weights
-        )
+        (words, word_mask, a), (frames, frame_mask, b) = _tokens(level, text, video)
+        return token_wise_similarity(words, frames, word_mask, frame_mask, a, b)
+
+
+def batch_similarity(text: HCMITextFeatures, video: HCMIVideoFeatures, weights: dict[str, float]) -> HCMISimilarity:
+    """Similarities of the texts and videos of one batch on all levels, at once and differentiable, in float32."""
+    text, video = text.to(torch.float32), video.to(torch.float32)
+    scores = {level: level_similarity(level, text, video) for level in LEVELS}
+    return HCMISimilarity(combined=combine_levels(scores, weights), **scores)
+
+
+def _tokens(level: str, text: HCMITextFeatures, video: HCMIVideoFeatures) -> tuple[tuple, tuple]:
+    """Tokens, mask and weights of both sides of a token-wise level."""
+    if level == "clip_phrase":
+        return (text.phrases, text.phrase_mask, text.phrase_weights), (video.clips, video.clip_mask, video.clip_weights)
+    return (text.words, text.word_mask, text.word_weights), (video.frames, video.frame_mask, video.frame_weights)
 
 
 def combine_levels(similarities: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor:
@@ -113,34 +144,66 @@ def blockwise_similarity(
     video: HCMIVideoFeatures,
     weights: dict[str, float],
     levels: Sequence[str] = LEVELS,
-    max_block_elements: int = 2**24,
+    max_block_elements: int | None = None,
 ) -> HCMISimilarity:
     """
     Similarities of any number of texts and videos, in blocks of at most `max_block_elements` token pairs, in float32.
+
+    Texts of about the same length share a block, which is as wide as its longest: padding costs little.
 
     Args:
         text, video: features of `T` texts and `V` videos on one device.
         weights: weight of each level in the combination.
         levels: the levels to compute.
-        max_block_elements: bound on the `(texts × words × videos × frames)` array of one block (4 bytes each).
+        max_block_elements: bound on the `(texts × words × videos × frames)` array of one block (4 bytes each). Default:
+            `CPU_BLOCK_ELEMENTS` or `ACCELERATOR_BLOCK_ELEMENTS`.
     """
     unknown = set(levels) - set(LEVELS)
     if unknown or not levels:
         raise ValueError(f"`levels` has to be a choice of {LEVELS}, got {tuple(levels)}.")
-    text, video = text.to(torch.float32), video.to(torch.float32)
+    device = text.pooler_output.device
+    if max_block_elements is None:
+        max_block_elements = CPU_BLOCK_ELEMENTS if device.type == "cpu" else ACCELERATOR_BLOCK_ELEMENTS
     num_texts, num_videos = len(text.pooler_output), len(video.pooler_output)
-    words, frames = text.words.shape[1], video.frames.shape[1]
-    # Square-ish blocks read each side the fewest times.
-    texts_at_once = max(1, min(num_texts, int((max_block_elements / (words * frames)) ** 0.5)))
-    videos_at_once = max(1, max_block_elements // (texts_at_once * words * frames))
 
-    scores = {level: text.pooler_output.new_empty(num_texts, num_videos) for level in levels}
-    for first_text in range(0, num_texts, texts_at_once):
-        rows = slice(first_text, first_text + texts_at_once)
-        some_texts = text.select(rows)
-        for first_video in range(0, num_videos, videos_at_once):
-            columns = slice(first_video, first_video + videos_at_once)
-            some_videos = video.select(columns)
-            for level in levels:
-                scores[level][rows, columns] = level_similarity(level, some_texts, some_videos)
+    scores = {}
+    with full_precision(device):
+        for level in levels:
+            if level == "video_sentence":
+                sentences, vectors = (normalize(side.pooler_output.float(), dim=-1) for side in (text, video))
+                scores[level] = sentences @ vectors.T
+            else:
+                scores[level] = torch.empty(num_texts, num_videos, device=device)
+                if scores[level].numel() and device.type != "meta":
+                    _score_blocks(*_tokens(level, text, video), scores[level], max_block_elements)
     return HCMISimilarity(combined=combine_levels(scores, weights), **scores)
+
+
+def _score_blocks(text: tuple, video: tuple, scores: torch.Tensor, max_block_elements: int) -> None:
+    """Fills `scores` `(T, V)` with the similarities of one token-wise level; a side is its tokens, mask and weights."""
+    words, word_mask, word_weights = text
+    video_tokens, video_mask, video_weights = video
+    num_frames = int(_lengths(video_mask).max())
+    frames = _normalized(video_tokens[:, :num_frames].float(), video_mask[:, :num_frames])
+    frame_weights = video_weights[:, :num_frames].float()
+
+    lengths, order = _lengths(word_mask).sort(descending=True)
+    longest = lengths.tolist()
+    first = 0
+    while first < len(order):
+        # Square-ish blocks read each side the fewest times.
+        pairs = longest[first] * num_frames
+        texts_at_once = max(1, int((max_block_elements / pairs) ** 0.5))
+        videos_at_once = max(1, max_block_elements // (pairs * min(texts_at_once, len(order) - first)))
+        rows, columns = order[first : first + texts_at_once], slice(0, longest[first])
+        some_words = _normalized(words[rows, columns].float(), word_mask[rows, columns])
+        some_weights = word_weights[rows, columns].float()
+        for start in range(0, len(frames), videos_at_once):
+            some = slice(start, start + videos_at_once)
+            scores[rows, some] = _interact(some_words, frames[some], some_weights, frame_weights[some])
+        first += texts_at_once
+
+
+def _lengths(mask: torch.Tensor) -> torch.Tensor:
+    """`(B,)`: how many tokens of each row there are up to its last real one."""
+    return (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)

@@ -16,7 +16,7 @@ from .aggregation_hcmi import HCMIAggregation, HCMIAttention, HCMIFeedForward
 from .configuration_hcmi import LEVELS, HCMIConfig
 from .features_hcmi import HCMITextFeatures, HCMIVideoFeatures
 from .hierarchy_hcmi import HCMIHierarchy, HCMITokenWeights
-from .interaction_hcmi import HCMISimilarity, blockwise_similarity
+from .interaction_hcmi import HCMISimilarity, batch_similarity, blockwise_similarity
 from .objective_hcmi import HCMIObjective, hcmi_objective
 
 
@@ -290,7 +290,7 @@ class HCMIModel(HCMIPreTrainedModel):
         text_features: HCMITextFeatures,
         video_features: HCMIVideoFeatures,
         levels: Sequence[str] = LEVELS,
-        max_block_elements: int = 2**24,
+        max_block_elements: int | None = None,
     ) -> HCMISimilarity:
         """
         Similarity of every text with every video, per level and combined by `inference_weights`, in blocks.
@@ -331,7 +331,7 @@ class HCMIModel(HCMIPreTrainedModel):
             raise ValueError("forward needs input_ids and pixel_values_videos; for one side alone use get_*_features.")
         video = self.get_video_features(pixel_values_videos, video_mask, return_dict=True, **kwargs)
         text = self.get_text_features(input_ids, attention_mask, return_dict=True, **kwargs)
-        similarity = self.score(text, video)
+        similarity = batch_similarity(text, video, self.config.inference_weights)
         logits_per_text = self.scale().to(similarity.combined.device) * similarity.combined
 
         objective = None
