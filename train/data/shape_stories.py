@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 from huggingface_hub.constants import HF_HOME
@@ -19,6 +19,8 @@ from tqdm.auto import tqdm
 
 from hcmi.train.cores import usable_cores
 
+from .annotation import Annotation
+from .benchmark_info import BenchmarkInfo, Counts, Protocol
 from .shape_stories_language import describe
 from .shape_stories_rendering import write_video
 from .shape_stories_world import Story, sample_stories
@@ -99,32 +101,74 @@ def write_shape_stories(
     return folder
 
 
-def load_shape_stories(folder: str | os.PathLike, split: str) -> datasets.Dataset:
+def load_shape_stories(
+    folder: str | os.PathLike, split: str, *, streaming: bool = False, cache_dir: str | os.PathLike | None = None
+) -> datasets.Dataset | datasets.IterableDataset:
     """Load a written split as a `datasets.Dataset`, cached as Arrow in `folder/.cache`.
 
     Args:
         folder: a folder that `write_shape_stories` has completed.
         split: "train", "validation" or "test".
+        streaming: give an `IterableDataset`.
+        cache_dir: where the Arrow files go instead.
 
     Returns:
         One row a video: `video_id`, `video` (absolute path), `captions`, `start` and `end` (None: the whole video) and
         `events`: a list of `start` and `end` in seconds, `phrases` (the words of caption k that name the event) and
-        `spans` (their characters [first, last) in caption k).
+        `spans` (their characters [first, last) in caption k). `benchmark_info` tells the counts.
 
     Raises:
         ValueError: the folder is not a complete benchmark or has no such split.
     """
-    builder = ShapeStories(cache_dir=str(Path(folder) / ".cache"), data_dir=str(Path(folder).resolve()))
-    if split not in builder.split_sizes:
-        raise ValueError(f"{folder} has the splits {', '.join(builder.split_sizes)}, not {split!r}")
-    builder.download_and_prepare()
-    return builder.as_dataset(split=split)
+    builder = ShapeStories(cache_dir=str(cache_dir or Path(folder) / ".cache"), data_dir=str(Path(folder).resolve()))
+    rows = builder.read_split(split)
+    if streaming:
+        dataset = builder.as_streaming_dataset(split=split)
+    else:
+        builder.download_and_prepare()
+        dataset = builder.as_dataset(split=split)
+    (name, protocol), *_ = ShapeStories.PROTOCOLS.items()
+    captions = sum(len(row["captions"]) for row in rows)
+    info = BenchmarkInfo("shape_stories", split, name, protocol.description, len(rows), captions)
+    dataset.info.description = info.to_json()
+    dataset.info.config_name = name
+    return dataset
 
 
 class ShapeStories(datasets.GeneratorBasedBuilder):
     """Builder over a written folder: `ShapeStories(data_dir=folder).as_streaming_dataset(split="test")`."""
 
     VERSION = datasets.Version(VERSION)
+    PROTOCOLS: ClassVar[Mapping[str, Protocol]] = {
+        "decoys": Protocol(
+            "every caption is a query, the gallery holds all videos of the split, order decoys among them",
+            {split: Counts() for split in reversed(_SPLITS)},
+        )
+    }
+
+    @classmethod
+    def load(
+        cls,
+        split: str,
+        *,
+        annotations: str | os.PathLike | None,
+        videos: str | os.PathLike | None,
+        protocol: str,
+        allow_missing: bool,
+        streaming: bool,
+        cache_dir: str | os.PathLike | None,
+    ) -> datasets.Dataset | datasets.IterableDataset:
+        """As `load_benchmark`; the folder is complete when it is written, so that nothing can be missing."""
+        if videos is not None:
+            raise ValueError("shape_stories has its videos beside its annotations: give no other folder (videos)")
+        return load_shape_stories(_written(annotations), split, streaming=streaming, cache_dir=cache_dir)
+
+    @classmethod
+    def read(cls, split: str, *, annotations: str | os.PathLike | None, protocol: str) -> list[Annotation]:
+        """As `read_annotations`."""
+        folder = _written(annotations)
+        rows = cls(cache_dir=str(folder / ".cache"), data_dir=str(folder)).read_split(split)
+        return [Annotation(row["video_id"], tuple(row["captions"]), (row["video_id"],)) for row in rows]
 
     @property
     def folder(self) -> Path:
@@ -139,6 +183,12 @@ class ShapeStories(datasets.GeneratorBasedBuilder):
         if not path.is_file():
             raise ValueError(f"{self.folder} holds no complete shape stories: call write_shape_stories on it first")
         return json.loads(path.read_text())["sizes"]
+
+    def read_split(self, split: str) -> list[dict[str, Any]]:
+        """The rows of a split's annotation file."""
+        if split not in self.split_sizes:
+            raise ValueError(f"{self.folder} has the splits {', '.join(self.split_sizes)}, not {split!r}")
+        return [json.loads(line) for line in (self.folder / f"{split}.jsonl").read_text("utf-8").splitlines()]
 
     def _info(self) -> datasets.DatasetInfo:
         event = {
@@ -158,18 +208,18 @@ class ShapeStories(datasets.GeneratorBasedBuilder):
         return datasets.DatasetInfo(description=_DESCRIPTION, features=datasets.Features(features))
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"annotations": str(self.folder / f"{split}.jsonl")})
-            for split in self.split_sizes
-        ]
+        return [datasets.SplitGenerator(name=split, gen_kwargs={"split": split}) for split in self.split_sizes]
 
-    def _generate_examples(self, annotations: str) -> Iterator[tuple[str, dict]]:
-        folder = Path(annotations).parent
-        with open(annotations, encoding="utf-8") as lines:
-            for line in lines:
-                row = json.loads(line)
-                row["video"] = str(folder / row["video"])
-                yield row["video_id"], {column: row[column] for column in self.info.features}
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
+        for row in self.read_split(split):
+            row["video"] = str(self.folder / row["video"])
+            yield row["video_id"], {column: row[column] for column in self.info.features}
+
+
+def _written(folder: str | os.PathLike | None) -> Path:
+    """The folder, or the default one; written where it is not complete, else taken whatever its seed and sizes."""
+    folder = default_folder() if folder is None else Path(folder)
+    return folder if (folder / _SETTINGS_FILE).is_file() else write_shape_stories(folder)
 
 
 def _video_path(split: str, index: int) -> str:
