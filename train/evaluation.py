@@ -2,20 +2,24 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hcmi.modeling_hcmi import LEVELS
-from hcmi.modeling_hcmi.moments_hcmi import answering_clips, clip_time_spans
 
 from .data.frame_sources import FileFrames
 from .encoding import EncodedTexts, EncodedVideos, VideoSource, encode_texts, encode_videos
-from .metrics import retrieval_metrics
-from .span_metrics import random_spans, span_metrics
+from .metrics import recall_curve, retrieval_metrics, retrieval_ranks, summarize_ranks
+from .moments import measure_moments
+from .post_processing import check_post_processing, post_processed_metrics
 
-RANDOM_SPAN_DRAWS = 20
+RECALL_CURVE_AT = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)
+
+# A bank may have ten times the texts of a test: their features and scores are held for so many at once.
+_BANK_TEXTS_AT_ONCE = 8192
 
 
 def evaluate(
@@ -30,6 +34,8 @@ def evaluate(
     frames_for: VideoSource | None = None,
     show_progress: bool = True,
     accelerator: Any = None,
+    post_processing: Sequence[str] = (),
+    bank_texts: Sequence[str] | None = None,
     random_seed: int = 0,
 ) -> dict[str, Any]:
     """Measures retrieval in both directions, and moments where the data set has events.
@@ -51,12 +57,20 @@ def evaluate(
         frames_for: gives a row's frames instead of the files, for example prepared ones: `VideoSource`.
         show_progress: draw progress bars.
         accelerator: shares the encoding out to its processes. All of them have to call, and all get the whole result.
+        post_processing: any of "dsl" and "qb_norm" (see `post_processing`) to measure beside the plain scores.
+        bank_texts: for "qb_norm": captions of the training split. It is done for text to video alone: for video to text
+            its bank would be videos of the training split, which are not encoded here.
         random_seed: of the random spans that moments are compared with; nothing else here is random.
 
     Returns:
-        What was measured, ready for JSON: `counts`, `frames`, `tokens`, `levels` (each of the model's and `combined`,
-        with `metrics.retrieval_metrics`), `inference_weights`, `post_processing`, `moments`, `seconds`. Shares are
-        percentages. `results.complete_result` adds what was evaluated and where.
+        What was measured, ready for JSON; shares are percentages. `results.complete_result` adds what was evaluated and
+        where.
+
+        - `counts`, `frames`, `tokens`, `inference_weights`, `seconds`;
+        - `levels`: `metrics.retrieval_metrics` of each of the model's levels and of `combined`, always of plain scores;
+        - `recall_curve`: of the combined scores, the numbers `K` and each direction's R@K (video to text by groups);
+        - `post_processing`: of the combined scores, `post_processing.post_processed_metrics` and the size of the bank;
+        - `moments`, where there are events.
 
     Raises:
         VideoReadError: a video cannot be read, with its name: none is ever left out.
@@ -68,6 +82,7 @@ def evaluate(
     texts = [caption for own in captions for caption in own]
     video_of_text = torch.tensor([video for video, own in enumerate(captions) for _ in own], dtype=torch.long)
     _refuse_unfit(video_ids, texts)
+    _refuse_unfit_post_processing(post_processing, bank_texts)
     source = frames_for or FileFrames(processor, dataset, num_frames or processor.frames_per_video)
     text_options = {
         "batch_size": batch_size, "max_words": max_words, "show_progress": show_progress, "accelerator": accelerator
@@ -89,9 +104,14 @@ def evaluate(
         videos_done = time.perf_counter()
         queries = encode_texts(model, processor.tokenizer, texts, **text_options)
         texts_done = time.perf_counter()
-        levels = _measure_levels(model, queries, videos, video_of_text)
+        bank = _bank_scores(model, processor.tokenizer, bank_texts or (), videos, text_options)
+        retrieval = _measure_retrieval(model, queries, videos, video_of_text, post_processing, bank)
         events = list(dataset["events"]) if "events" in dataset.column_names else []
-        moments = _measure_moments(model, processor, events, videos, text_options, random_seed) if any(events) else None
+        moments = None
+        if any(events):
+            words = [event["phrases"][0] for own in events for event in own]
+            asked = encode_texts(model, processor.tokenizer, words, **text_options)
+            moments = measure_moments(asked, videos, events, random_seed)
     finally:
         model.train(was_training)
     finished = time.perf_counter()
@@ -112,10 +132,11 @@ def evaluate(
             "texts_cut": queries.num_cut,
             "share_cut": 100 * queries.num_cut / len(texts),
         },
-        "levels": levels,
+        **retrieval,
         "inference_weights": dict(model.config.inference_weights),
-        "post_processing": "none",
     }
+    if bank_texts is not None:
+        result["post_processing"]["qb_norm"]["bank_texts"] = len(bank_texts)
     if moments is not None:
         result["moments"] = moments
     result["seconds"] = {
@@ -138,60 +159,53 @@ def _refuse_unfit(video_ids: list[str], texts: list[str]) -> None:
         )
 
 
+def _refuse_unfit_post_processing(names: Sequence[str], bank_texts: Sequence[str] | None) -> None:
+    check_post_processing(names)
+    if "qb_norm" in names and not bank_texts:
+        raise ValueError("qb_norm needs bank_texts: captions of the training split")
+    if "qb_norm" not in names and bank_texts is not None:
+        raise ValueError("bank_texts are for qb_norm, which was not asked for")
+
+
 @torch.inference_mode()
-def _measure_levels(model: Any, texts: EncodedTexts, videos: EncodedVideos, video_of_text: Tensor) -> dict[str, Any]:
-    similarity = model.score(texts.features, videos.features)
+def _measure_retrieval(
+    model: Any,
+    texts: EncodedTexts,
+    videos: EncodedVideos,
+    video_of_text: Tensor,
+    post_processing: Sequence[str],
+    bank_scores: Iterator[Tensor],
+) -> dict[str, Any]:
+    similarity = dict(model.score(texts.features, videos.features))
     measured = {}
-    for level in (*LEVELS, "combined"):
-        scores = similarity[level].cpu()[texts.row_of_text]
+    for level in LEVELS:
+        # Taken out: at the end of its turn a level's matrix is free.
+        scores = _row_per_text(similarity.pop(level), texts)
         try:
             measured[level] = retrieval_metrics(scores, video_of_text)
         except ValueError as error:
             raise ValueError(f"level {level}: {error}") from error
-    return measured
-
-
-@torch.inference_mode()
-def _measure_moments(
-    model: Any, processor: Any, events: list[list[dict]], videos: EncodedVideos, text_options: dict, random_seed: int
-) -> dict[str, Any]:
-    """The span of the clip that answers each event's own words on its own video, against the event's true span."""
-    video_of_event = torch.tensor([video for video, own in enumerate(events) for _ in own])
-    flat = [event for own in events for event in own]
-    queries = encode_texts(model, processor.tokenizer, [event["phrases"][0] for event in flat], **text_options)
-    predicted = torch.empty(len(flat), 2, dtype=torch.float64)
-    for video in video_of_event.unique().tolist():
-        rows = video_of_event == video
-        own_queries = queries.features.select(queries.row_of_text[rows].to(model.device))
-        own_video = videos.features.select(slice(video, video + 1))
-        clips = answering_clips(own_queries, own_video)[:, 0].cpu()
-        clip_spans = clip_time_spans(
-            own_video.clip_frame_weights[0],
-            own_video.frame_mask[0],
-            videos.timestamps[video],
-            *videos.spans[video].tolist(),
-        )
-        predicted[rows] = clip_spans[clips]
-
-    true = torch.tensor([[event["start"], event["end"]] for event in flat], dtype=torch.float64)
-    within = videos.spans[video_of_event]
-    several = torch.bincount(video_of_event)[video_of_event] > 1
-    groups = {"all": torch.ones_like(several), "videos_with_several_events": several}
+    scores = _row_per_text(similarity.pop("combined"), texts)
+    ranks = retrieval_ranks(scores, video_of_text)
+    measured["combined"] = {direction: summarize_ranks(own) for direction, own in ranks.items()}
+    curves = {name: recall_curve(ranks[name], RECALL_CURVE_AT) for name in ("text_to_video", "video_to_text_group")}
     return {
-        "query": "the words of the first caption that name the event",
-        "random_spans": {"seed": random_seed, "draws": RANDOM_SPAN_DRAWS},
-        **{
-            name: {
-                "events": int(rows.sum()),
-                "videos": len(video_of_event[rows].unique()),
-                "predicted": span_metrics(predicted[rows], true[rows]),
-                "whole_video": span_metrics(within[rows], true[rows]),
-                "random_span": span_metrics(
-                    random_spans(within[rows].repeat(RANDOM_SPAN_DRAWS, 1), random_seed),
-                    true[rows].repeat(RANDOM_SPAN_DRAWS, 1),
-                ),
-            }
-            for name, rows in groups.items()
-            if rows.any()
-        },
+        "levels": measured,
+        "recall_curve": {"K": list(RECALL_CURVE_AT), **curves},
+        "post_processing": post_processed_metrics(scores, video_of_text, post_processing, bank_scores),
     }
+
+
+def _bank_scores(
+    model: Any, tokenizer: Any, bank_texts: Sequence[str], videos: EncodedVideos, text_options: dict
+) -> Iterator[Tensor]:
+    """The combined scores of the bank's texts, block by block."""
+    for first in range(0, len(bank_texts), _BANK_TEXTS_AT_ONCE):
+        block = encode_texts(model, tokenizer, bank_texts[first : first + _BANK_TEXTS_AT_ONCE], **text_options)
+        yield _row_per_text(model.score(block.features, videos.features).combined, block)
+
+
+def _row_per_text(scores: Tensor, texts: EncodedTexts) -> Tensor:
+    """The scores of distinct texts as those of all texts, on the CPU."""
+    scores = scores.cpu()
+    return scores if len(scores) == len(texts.row_of_text) else scores[texts.row_of_text]

@@ -8,6 +8,9 @@ percentages.
 Ties: the rank of the right item is its average rank, `1 + #greater + (#equal - 1) / 2`; the optimistic rank puts it
 before everything that scores the same, the pessimistic one behind. Every query has exactly one rank: asserted.
 
+R@K is 100 by definition where no more than K items are ranked. It is given all the same: results have the same numbers
+whatever the benchmark's size. The geometric mean is that of R@1, R@5 and R@10, as the field reports it.
+
 Everything is counted in blocks of rows, so that beside the matrix only a block of comparisons is held (for the *group*
 protocol also one matrix of groups x groups).
 """
@@ -20,10 +23,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-RECALL_AT = (1, 5, 10)
+RECALL_AT = (1, 5, 10, 50)
 DIRECTIONS = ("text_to_video", "video_to_text_group", "video_to_text_sentence")
 
-_BLOCK_ELEMENTS = 1 << 24
+_BLOCK_ELEMENTS = 1 << 22
 _Z_95 = 1.959963984540054
 
 
@@ -70,13 +73,13 @@ def text_to_video_ranks(scores: Tensor, video_of_text: Tensor) -> Ranks:
         ValueError: scores that are NaN or not a float32/float64 matrix, or a mapping that does not fit them.
     """
     scores, video_of_text = _checked(scores, video_of_text)
-    greater, tied = [], []
-    for rows in _row_blocks(scores):
+    greater, tied = torch.empty_like(video_of_text), torch.empty_like(video_of_text)
+    for rows in row_blocks(scores):
         block = scores[rows]
         own = block.gather(1, video_of_text[rows, None])
-        greater.append((block > own).sum(dim=1))
-        tied.append((block == own).sum(dim=1) - 1)
-    return _ranks(torch.cat(greater), torch.cat(tied), gallery=scores.shape[1], queries=scores.shape[0])
+        greater[rows] = (block > own).sum(dim=1)
+        tied[rows] = (block == own).sum(dim=1) - 1
+    return _ranks(greater, tied, gallery=scores.shape[1], queries=scores.shape[0])
 
 
 def video_to_text_ranks(scores: Tensor, video_of_text: Tensor, protocol: Literal["group", "sentence"]) -> Ranks:
@@ -98,7 +101,7 @@ def video_to_text_ranks(scores: Tensor, video_of_text: Tensor, protocol: Literal
     queries, group_of_text = video_of_text.unique(return_inverse=True)
     if protocol == "group":
         group_scores = scores.new_full((len(queries), len(queries)), -math.inf)
-        for rows in _row_blocks(scores):
+        for rows in row_blocks(scores):
             block = scores[rows][:, queries]
             group_scores.scatter_reduce_(0, group_of_text[rows, None].expand_as(block), block, "amax")
         return text_to_video_ranks(group_scores.T, torch.arange(len(queries), device=scores.device))
@@ -110,7 +113,7 @@ def video_to_text_ranks(scores: Tensor, video_of_text: Tensor, protocol: Literal
     own_at_best.index_add_(0, video_of_text, (own_scores == best[video_of_text]).long())
     greater = torch.zeros_like(own_at_best)
     equal = torch.zeros_like(own_at_best)
-    for rows in _row_blocks(scores):
+    for rows in row_blocks(scores):
         greater += (scores[rows] > best).sum(dim=0)
         equal += (scores[rows] == best).sum(dim=0)
     return _ranks(greater[queries], (equal - own_at_best)[queries], gallery=scores.shape[0], queries=len(queries))
@@ -149,16 +152,16 @@ def summarize_ranks(ranks: Ranks, recall_ks: Sequence[int] = RECALL_AT) -> dict[
     """All numbers of one direction, of the average ranks.
 
     Returns:
-        `queries`, `gallery`, `R@k` for every k and `R@k_95` (its interval [low, high]), `geometric_mean` (of the R@k),
-        `MdR`, `MnR`; and, only when ties make them differ, `R@1_optimistic` and `R@1_pessimistic`.
+        `queries`, `gallery`, `R@k` for every k and `R@k_95` (its interval [low, high]), `geometric_mean` (of R@1, R@5
+        and R@10, whatever k are asked for), `MdR`, `MnR`; and, only when ties make them differ, `R@1_optimistic` and
+        `R@1_pessimistic`.
     """
     average = ranks.average
-    recalls = {k: recall_at(average, k) for k in recall_ks}
     summary: dict[str, Any] = {"queries": len(ranks), "gallery": ranks.gallery}
-    for k, recall in recalls.items():
+    for k, recall in zip(recall_ks, recall_curve(ranks, recall_ks), strict=True):
         summary[f"R@{k}"] = recall
         summary[f"R@{k}_95"] = list(wilson_interval(recall, len(ranks)))
-    summary["geometric_mean"] = math.prod(recalls.values()) ** (1 / len(recalls))
+    summary["geometric_mean"] = math.cbrt(math.prod(recall_curve(ranks, (1, 5, 10))))
     summary["MdR"], summary["MnR"] = median_rank(average), mean_rank(average)
     optimistic, pessimistic = recall_at(ranks.optimistic, 1), recall_at(ranks.pessimistic, 1)
     if optimistic != pessimistic:
@@ -166,13 +169,14 @@ def summarize_ranks(ranks: Ranks, recall_ks: Sequence[int] = RECALL_AT) -> dict[
     return summary
 
 
-def retrieval_metrics(
-    scores: Tensor, video_of_text: Tensor, recall_ks: Sequence[int] = RECALL_AT
-) -> dict[str, dict[str, Any]]:
-    """Both directions, video to text by both protocols.
+def recall_curve(ranks: Ranks, ks: Sequence[int]) -> list[float]:
+    """R@k of the average ranks for every k, in percent."""
+    average = ranks.average
+    return [recall_at(average, k) for k in ks]
 
-    Returns:
-        `summarize_ranks` under each name of `DIRECTIONS`.
+
+def retrieval_ranks(scores: Tensor, video_of_text: Tensor) -> dict[str, Ranks]:
+    """The ranks of both directions, video to text by both protocols: one entry for each of `DIRECTIONS`.
 
     Raises:
         ValueError: as `text_to_video_ranks`.
@@ -182,17 +186,48 @@ def retrieval_metrics(
         video_to_text_ranks(scores, video_of_text, "group"),
         video_to_text_ranks(scores, video_of_text, "sentence"),
     )
-    return {direction: summarize_ranks(r, recall_ks) for direction, r in zip(DIRECTIONS, ranks, strict=True)}
+    return dict(zip(DIRECTIONS, ranks, strict=True))
 
 
-def _checked(scores: Tensor, video_of_text: Tensor) -> tuple[Tensor, Tensor]:
+def retrieval_metrics(
+    scores: Tensor, video_of_text: Tensor, recall_ks: Sequence[int] = RECALL_AT
+) -> dict[str, dict[str, Any]]:
+    """`summarize_ranks` of each of `retrieval_ranks`.
+
+    Raises:
+        ValueError: as `text_to_video_ranks`.
+    """
+    ranks = retrieval_ranks(scores, video_of_text)
+    return {direction: summarize_ranks(own, recall_ks) for direction, own in ranks.items()}
+
+
+def checked_scores(scores: Tensor) -> Tensor:
+    """`scores` as a tensor.
+
+    Raises:
+        ValueError: it is no float32 or float64 matrix with at least one text and one video, or it contains NaN.
+    """
     scores = torch.as_tensor(scores)
-    video_of_text = torch.as_tensor(video_of_text, device=scores.device)
     if scores.ndim != 2 or not scores.numel() or scores.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             "scores must be a float32 or float64 matrix (texts, videos) with at least one of each, "
             f"not {scores.dtype} {tuple(scores.shape)}"
         )
+    for rows in row_blocks(scores):
+        if scores[rows].isnan().any():
+            raise ValueError(f"scores contain NaN (first in rows {rows.start}..{rows.stop - 1}): they rank nothing")
+    return scores
+
+
+def row_blocks(scores: Tensor) -> Iterator[slice]:
+    """Slices of consecutive rows that are small enough to work on their copies."""
+    rows = max(1, _BLOCK_ELEMENTS // scores.shape[1])
+    return (slice(start, min(start + rows, len(scores))) for start in range(0, len(scores), rows))
+
+
+def _checked(scores: Tensor, video_of_text: Tensor) -> tuple[Tensor, Tensor]:
+    scores = checked_scores(scores)
+    video_of_text = torch.as_tensor(video_of_text, device=scores.device)
     if video_of_text.shape != scores.shape[:1] or video_of_text.is_floating_point():
         raise ValueError(
             f"video_of_text must hold one integer for each of {len(scores)} texts, "
@@ -200,15 +235,7 @@ def _checked(scores: Tensor, video_of_text: Tensor) -> tuple[Tensor, Tensor]:
         )
     if video_of_text.min() < 0 or video_of_text.max() >= scores.shape[1]:
         raise ValueError(f"video_of_text must lie in 0..{scores.shape[1] - 1}")
-    for rows in _row_blocks(scores):
-        if scores[rows].isnan().any():
-            raise ValueError(f"scores contain NaN (first in rows {rows.start}..{rows.stop - 1}): they rank nothing")
     return scores, video_of_text.long()
-
-
-def _row_blocks(scores: Tensor) -> Iterator[slice]:
-    rows = max(1, _BLOCK_ELEMENTS // scores.shape[1])
-    return (slice(start, min(start + rows, len(scores))) for start in range(0, len(scores), rows))
 
 
 def _ranks(greater: Tensor, tied: Tensor, gallery: int, queries: int) -> Ranks:

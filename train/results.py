@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .cores import usable_cores
+from .data.benchmark_info import BenchmarkInfo
 from .metrics import DIRECTIONS
 
 _PACKAGES = ("hcmi", "torch", "transformers", "datasets", "accelerate", "av", "numpy")
@@ -22,16 +23,20 @@ _DIRECTION_NAMES = dict(
         strict=True,
     )
 )
-_SPAN_ROWS = {"predicted": "answering clip", "whole_video": "whole video", "random_span": "random span"}
+_POST_PROCESSING_NAMES = {"dsl": "DSL", "qb_norm": "QB-Norm"}
+_SPAN_ROWS = {
+    "predicted": "moment found",
+    "answering_clip": "answering clip",
+    "whole_video": "whole video",
+    "random_span": "random span",
+}
 
 
 def complete_result(
     measured: Mapping[str, Any],
     *,
     model: str,
-    benchmark: str,
-    split: str,
-    protocol: str,
+    info: BenchmarkInfo,
     seed: int | None,
     device: torch.device | str,
     dtype: torch.dtype | str,
@@ -41,14 +46,29 @@ def complete_result(
     Args:
         measured: the return value of `evaluate`.
         model: name or folder of the model.
-        benchmark, split, protocol: what it was measured on.
+        info: of the data set that it was measured on (`benchmark_info`).
         seed: that the model was trained with; None: not known.
         device, dtype: where and in which precision the model ran.
+
+    Returns:
+        `measured` and beside it, among others: `protocol` and `protocol_description`; `expected`, [lowest, highest]
+        number of `videos` and of `captions` that the protocol wants, None where it fixes none; `missing_videos`; and
+        `complete`, whether the numbers are of the whole benchmark: nothing is missing, the counts are as expected, and
+        all of it was measured.
     """
+    counts = measured["counts"]
+    whole = (counts["videos"], counts["texts"]) == (info.videos, info.captions)
     return {
-        "benchmark": benchmark,
-        "split": split,
-        "protocol": protocol,
+        "benchmark": info.benchmark,
+        "split": info.split,
+        "protocol": info.protocol,
+        "protocol_description": info.description,
+        "expected": {
+            "videos": info.expected_videos and list(info.expected_videos),
+            "captions": info.expected_captions and list(info.expected_captions),
+        },
+        "missing_videos": info.missing,
+        "complete": info.complete and whole,
         "model": model,
         "seed": seed,
         **measured,
@@ -115,38 +135,74 @@ def load_result(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def format_result(result: Mapping[str, Any]) -> str:
-    """A readable table of a complete result: what was measured on what, every level in both directions, and moments."""
-    counts, frames, tokens = result["counts"], result["frames"], result["tokens"]
-    distinct = "" if counts["distinct_texts"] == counts["texts"] else f" ({counts['distinct_texts']} distinct)"
-    fewer = f" ({frames['videos_with_fewer']} videos have fewer)" if frames["videos_with_fewer"] else ""
-    lines = [
-        f"{result['benchmark']}, {result['split']} split, {result['model']}",
-        f"protocol: {result['protocol']}; post-processing: {result['post_processing']}",
-        f"{counts['videos']} videos of {frames['per_video']} frames{fewer}; {counts['texts']} texts{distinct} "
-        f"of at most {tokens['max_words']} tokens, {tokens['texts_cut']} cut ({tokens['share_cut']:.1f} %)",
-    ]
+    """A readable table of a complete result: what was measured on what, every level in both directions with what
+    post-processing makes of it, and moments.
+    """
+    lines = _head(result)
+    counts, levels = result["counts"], result["levels"]
     directions = list(DIRECTIONS)
-    if counts["texts"] == counts["videos"] == result["levels"]["combined"][directions[1]]["queries"]:
+    if counts["texts"] == counts["videos"] == levels["combined"][directions[1]]["queries"]:
         directions.pop()  # one text a video: both protocols are the same
     for direction in directions:
-        lines += ["", *_direction_table(result["levels"], direction)]
+        rows = {level: numbers[direction] for level, numbers in levels.items()}
+        for name, processed in result["post_processing"].items():
+            if direction in processed:
+                rows[f"combined + {_POST_PROCESSING_NAMES[name]}"] = processed[direction]
+        lines += ["", *_direction_table(rows, _DIRECTION_NAMES[direction])]
+    if result["post_processing"]:
+        lines.append("")
+        lines += [f"{_POST_PROCESSING_NAMES[name]}: {own['note']}" for name, own in result["post_processing"].items()]
     if "moments" in result:
         lines += ["", *_moments_table(result["moments"])]
     lines += ["", f"{result['seconds']['total']:.1f} s on {result['hardware']}, {result['dtype']}"]
     return "\n".join(lines)
 
 
-def _direction_table(levels: Mapping[str, Any], direction: str) -> list[str]:
-    sample = levels["combined"][direction]
-    title = f"{_DIRECTION_NAMES[direction]}: {sample['queries']} queries, {sample['gallery']} to rank"
+def _head(result: Mapping[str, Any]) -> list[str]:
+    counts, frames, tokens, expected = (result[key] for key in ("counts", "frames", "tokens", "expected"))
+    distinct = "" if counts["distinct_texts"] == counts["texts"] else f", {counts['distinct_texts']} of them distinct,"
+    fewer = f" ({frames['videos_with_fewer']} videos have fewer)" if frames["videos_with_fewer"] else ""
+    lines = [
+        f"{result['benchmark']}, {result['split']} split, {result['model']}",
+        f"protocol {result['protocol']}: {result['protocol_description']}",
+        f"{counts['videos']} videos{_expected(expected['videos'])} of {frames['per_video']} frames{fewer}; "
+        f"{counts['texts']} texts{_expected(expected['captions'])}{distinct} of at most {tokens['max_words']} tokens, "
+        f"{tokens['texts_cut']} cut ({tokens['share_cut']:.1f} %)",
+        f"post-processing: {_post_processing(result['post_processing'])}",
+    ]
+    if not result["complete"]:
+        missing = f"{result['missing_videos']} videos are missing" if result["missing_videos"] else "the counts differ"
+        lines.append(f"*** NOT THE WHOLE BENCHMARK: {missing}. These numbers do not compare with others. ***")
+    return lines
+
+
+def _expected(bounds: list[int] | None) -> str:
+    if bounds is None:
+        return ""
+    low, high = bounds
+    return f" (expected: {low})" if low == high else f" (expected: {low}-{high})"
+
+
+def _post_processing(processed: Mapping[str, Any]) -> str:
+    if not processed:
+        return "none"
+    named = []
+    for name, own in processed.items():
+        bank = f", a bank of {own['bank_texts']} texts" if "bank_texts" in own else ""
+        named.append(f"{_POST_PROCESSING_NAMES[name]} (temperature {own['temperature']:g}{bank})")
+    return f"{', '.join(named)}, of the combined scores, beside the plain ones"
+
+
+def _direction_table(summaries: Mapping[str, Any], name: str) -> list[str]:
+    sample = summaries["combined"]
+    title = f"{name}: {sample['queries']} queries, {sample['gallery']} to rank"
     recalls = [key for key in sample if key.startswith("R@") and key[2:].isdigit()]
     rows = [["level", *recalls, "MdR", "MnR", "95 % of R@1", "R@1 with ties"]]
-    for level, directions in levels.items():
-        numbers = directions[direction]
+    for label, numbers in summaries.items():
         ties = [numbers.get("R@1_pessimistic"), numbers.get("R@1_optimistic")]
         rows.append(
             [
-                level,
+                label,
                 *(f"{numbers[key]:.1f}" for key in recalls),
                 f"{numbers['MdR']:.1f}",
                 f"{numbers['MnR']:.1f}",

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from new_tensors import NewTensors
 
 from hcmi.train import metrics
 from hcmi.train.metrics import (
@@ -12,7 +13,9 @@ from hcmi.train.metrics import (
     mean_rank,
     median_rank,
     recall_at,
+    recall_curve,
     retrieval_metrics,
+    retrieval_ranks,
     summarize_ranks,
     text_to_video_ranks,
     video_to_text_ranks,
@@ -172,11 +175,25 @@ def test_rank_statistics_equal_their_definitions(values):
     assert recall_at(ranks, 5) == pytest.approx(100 * sum(v <= 5 for v in values) / len(values))
 
 
-def test_geometric_mean_of_the_recalls():
-    summary = summarize_ranks(
-        text_to_video_ranks(torch.eye(4) - 2 * torch.eye(4)[:, [1, 0, 2, 3]], torch.arange(4)), (1, 2)
-    )
-    assert summary["geometric_mean"] == pytest.approx(math.sqrt(summary["R@1"] * summary["R@2"]))
+@given(problems())
+def test_the_recall_curve_is_the_recalls_and_never_falls(problem):
+    for ranks in all_ranks(*problem):
+        curve = recall_curve(ranks, range(1, 13))
+        assert curve == [recall_at(ranks.average, k) for k in range(1, 13)] == sorted(curve)
+        assert curve[ranks.gallery - 1 :] == [100] * (13 - ranks.gallery)
+
+
+@pytest.mark.parametrize("recall_ks", [(1, 5, 10, 50), (2,)])
+def test_the_geometric_mean_is_that_of_recalls_at_1_5_and_10(recall_ks):
+    generator = torch.Generator().manual_seed(0)
+    ranks = text_to_video_ranks(torch.randn(60, 30, generator=generator), torch.arange(60) % 30)
+    recalls = [recall_at(ranks.average, k) for k in (1, 5, 10)]
+    assert summarize_ranks(ranks, recall_ks)["geometric_mean"] == pytest.approx(statistics.geometric_mean(recalls))
+
+
+def test_the_recalls_of_the_field_and_100_where_the_gallery_is_smaller():
+    summary = summarize_ranks(text_to_video_ranks(-torch.eye(9), torch.arange(9)))
+    assert [summary[f"R@{k}"] for k in (1, 5, 10, 50)] == [0, 0, 100, 100]
 
 
 @settings(max_examples=30)
@@ -191,6 +208,32 @@ def test_wilson_interval_solves_its_quadratic(queries, fraction):
 def test_wilson_interval_near_half_of_a_thousand_is_three_points():
     low, high = wilson_interval(50, 1000)
     assert (high - low) / 2 == pytest.approx(3.1, abs=0.05)
+
+
+@given(problems())
+def test_all_directions_at_once_are_the_single_ones(problem):
+    ranks = retrieval_ranks(*problem)
+    assert tuple(ranks) == DIRECTIONS
+    for found, single in zip(ranks.values(), all_ranks(*problem), strict=True):
+        assert torch.equal(found.average, single.average)
+    assert retrieval_metrics(*problem) == {direction: summarize_ranks(own) for direction, own in ranks.items()}
+
+
+@given(problems())
+def test_a_repeated_video_ties_with_the_right_one(problem):
+    scores, mapping = problem
+    ranks = text_to_video_ranks(torch.cat([scores, scores], dim=1), mapping)
+    before = text_to_video_ranks(scores, mapping)
+    # Every rival is there twice, and the right video once more.
+    assert torch.equal(ranks.greater, 2 * before.greater) and torch.equal(ranks.tied, 2 * before.tied + 1)
+
+
+def test_nothing_of_the_matrix_s_size_is_built(monkeypatch):
+    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", 60)
+    scores, mapping = torch.rand(300, 12), torch.arange(300) % 12
+    with NewTensors() as made:
+        retrieval_metrics(scores, mapping)
+    assert max(made.sizes) <= 300
 
 
 def test_numpy_and_float64_are_taken():
