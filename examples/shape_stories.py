@@ -39,7 +39,7 @@ def main() -> int:
     run = arguments.output
     launch = [BIN / "accelerate", "launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
     launch += ["--dynamo_backend", "no", "train/run.py", "--config", "train/configs/shape_stories.yaml"]
-    call([*launch, "--data", data, "--output", run.resolve(), "--seed", arguments.seed])
+    call([*launch, "--annotations", data, "--output", run.resolve(), "--seed", arguments.seed])
 
     print("\n3/4  three questions to the 300 test videos", flush=True)
     found, sheet = run / "found.json", run / "contact_sheet.png"

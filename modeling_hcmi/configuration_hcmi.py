@@ -10,6 +10,9 @@ from transformers.configuration_utils import PreTrainedConfig
 LEVELS = ("frame_word", "clip_phrase", "video_sentence")
 """The three levels of the hierarchy, from fine to coarse."""
 
+UNTRAINED_INFERENCE_WEIGHTS = {"frame_word": 0.0, "clip_phrase": 0.0, "video_sentence": 1.0}
+"""Of a model made from CLIP: its single words are not aligned with images before training [C]."""
+
 INTERACTIONS = ("weighted", "max_mean")
 """Token-wise interactions: learned token weights (Wang et al., arXiv 2203.07111), or every token the same weight."""
 

@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
 from .aggregation_hcmi import HCMIAggregation, HCMIAttention, HCMIFeedForward
-from .configuration_hcmi import LEVELS, HCMIConfig
+from .configuration_hcmi import LEVELS, UNTRAINED_INFERENCE_WEIGHTS, HCMIConfig
 from .features_hcmi import HCMITextFeatures, HCMIVideoFeatures
 from .hierarchy_hcmi import HCMIHierarchy, HCMITokenWeights
 from .interaction_hcmi import HCMISimilarity, batch_similarity, blockwise_similarity
@@ -168,7 +168,7 @@ class HCMIModel(HCMIPreTrainedModel):
                 f"{name_or_path} holds a checkpoint of type {clip_config.get('model_type')!r}, not a CLIPModel. "
                 f"For a trained HCMI use HCMIModel.from_pretrained."
             )
-        untrained = {"inference_weights": {"frame_word": 0.0, "clip_phrase": 0.0, "video_sentence": 1.0}}
+        untrained = {"inference_weights": dict(UNTRAINED_INFERENCE_WEIGHTS)}
         config = HCMIConfig.from_clip_config(CLIPConfig.from_dict(clip_config), **untrained | (config_overrides or {}))
         # transformers would print a line for each of the hierarchy's new weights, and tell of a misfit less clearly.
         verbosity = logging.get_verbosity()

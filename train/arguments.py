@@ -15,6 +15,7 @@ import yaml
 MIXED_PRECISIONS = ("no", "bf16", "fp16")
 TRACKERS = ("tensorboard", "none")
 FREEZABLE = ("towers", "hierarchy")
+CHOICES = ("validation", "last")
 
 
 def _option(group: str, text: str, default: Any = MISSING, **more: Any) -> Any:
@@ -38,7 +39,17 @@ class TrainingArguments:
     )
 
     benchmark: str = _option("data", "name of the benchmark", "shape_stories")
-    data: str | None = _option("data", "folder of the benchmark; default: its own place in the cache", None)
+    annotations: str | None = _option(
+        "data",
+        "folder with the benchmark's annotation files, or hf://owner/name for a copy on the Hub; "
+        "default: the built-in benchmark's place in the cache",
+        None,
+    )
+    videos: str | None = _option("data", "folder with the video files; default: that of the annotations", None)
+    protocol: str | None = _option("data", "of the benchmark, such as 1k-A-9k; default: its first", None)
+    allow_missing: bool = _option(
+        "data", "go on without missing videos, and with other counts than the protocol's: the result says so", False
+    )
     frames_per_video: int = _option("data", "frames that the model sees of a video", 12)
     max_words: int | None = _option(
         "data", "tokens of a text; longer ones are cut. Default: what the model takes", None
@@ -78,6 +89,13 @@ class TrainingArguments:
         "optimisation", "save memory: layers are computed again in the backward", False
     )
 
+    choose: str = _option(
+        "evaluation",
+        "the model that is kept: of the epoch that is best on the validation split, whose videos are then never "
+        "trained on, or of the last epoch, without validation",
+        "validation",
+        choices=CHOICES,
+    )
     evaluation_batch_size: int = _option("evaluation", "videos, and texts, encoded at once", 64)
 
     def __post_init__(self) -> None:

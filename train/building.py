@@ -10,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPImageProcessor
 
 from hcmi.modeling_hcmi import LEVELS, HCMIConfig, HCMIModel
+from hcmi.modeling_hcmi.configuration_hcmi import UNTRAINED_INFERENCE_WEIGHTS
 from hcmi.processing import HCMIProcessor
 
 from .arguments import TrainingArguments
@@ -113,7 +114,10 @@ def _from_checkpoint(arguments: TrainingArguments) -> tuple[HCMIModel, HCMIProce
     name = str(arguments.model)
     config = AutoConfig.from_pretrained(name)
     if config.model_type == HCMIConfig.model_type:
+        converted = config.inference_weights == UNTRAINED_INFERENCE_WEIGHTS
         config = HCMIConfig.from_dict(config.to_dict() | arguments.config_overrides)
+        if converted and "inference_weights" not in arguments.config_overrides and _trains_tokens(config):
+            config.inference_weights = dict.fromkeys(LEVELS, 1.0)
         model = HCMIModel.from_pretrained(name, config=config, dtype="float32")
         processor = HCMIProcessor.from_pretrained(name)
         processor.frames_per_video = arguments.frames_per_video
@@ -129,6 +133,11 @@ def _from_checkpoint(arguments: TrainingArguments) -> tuple[HCMIModel, HCMIProce
     model = HCMIModel.from_clip_pretrained(name, config_overrides=overrides, dtype="float32")
     tokenizer = AutoTokenizer.from_pretrained(name)
     return model, HCMIProcessor(image_processor, tokenizer, frames_per_video=arguments.frames_per_video)
+
+
+def _trains_tokens(config: HCMIConfig) -> bool:
+    """Whether a level below that of the whole video and sentence is trained."""
+    return any(config.loss_weights[level] > 0 for level in LEVELS if level != "video_sentence")
 
 
 def _require_known(names: Iterable[str], where: str) -> None:

@@ -22,7 +22,7 @@ def draw_curves(steps: list[dict[str, Any]], epochs: list[dict[str, Any]], path:
 
     Args:
         steps: records with `step`, `mined_pairs`, `learning_rate` and the parts of the loss.
-        epochs: records with `step` and `recall_at_1`, per level and combined, in percent.
+        epochs: records with `step` and `recall_at_1`, per level and combined, in percent; none without validation.
         path: the file.
         title: above the picture.
     """
@@ -45,13 +45,14 @@ def draw_curves(steps: list[dict[str, Any]], epochs: list[dict[str, Any]], path:
     rates.set_ylabel("learning rate", color="#999999")
     rates.tick_params(colors="#999999", labelsize=8)
 
-    for level in (*LEVELS, "combined"):
+    for level in (*LEVELS, "combined") if epochs else ():
         values = [record["recall_at_1"][level] for record in epochs]
         recall.plot(
             [r["step"] for r in epochs], values, color=_COLOURS[level], marker="o", markersize=3, label=_name(level)
         )
     recall.set(title="validation R@1, text → video (%)", xlabel="step", ylim=(0, 100))
-    recall.legend(frameon=False, fontsize=8)
+    if epochs:
+        recall.legend(frameon=False, fontsize=8)
 
     for axes in (losses, mined, recall):
         axes.grid(alpha=0.2)

@@ -22,7 +22,8 @@ from .building import build, parameter_groups
 from .checkpoints import save_model
 from .cores import usable_cores
 from .curves import draw_curves
-from .data.benchmarks import BENCHMARKS, SPLITS, load_benchmark
+from .data.benchmark_info import benchmark_info
+from .data.benchmarks import load_benchmark
 from .data.frame_sources import FileFrames, FrameSource, PreparedFrames
 from .data.pairs import PairCollator, TrainingPairs
 from .data.prepared_frames import prepare_frames
@@ -110,15 +111,16 @@ class _Training:
             local = int(os.environ.get("LOCAL_WORLD_SIZE", self.accelerator.num_processes))
             torch.set_num_threads(arguments.cpu_threads or max(1, usable_cores() // local))
         set_seed(arguments.seed)
-        with self.accelerator.main_process_first():
-            splits = {split: load_benchmark(arguments.benchmark, split, arguments.data) for split in SPLITS}
-        captions = splits["train"]["captions"]
-        self.video_ids = splits["train"]["video_id"]
-        self.validation, self.testing = splits["validation"], splits["test"]
+        # All splits at once: a missing file is told now and not after hours of training.
+        training, self.testing = self._load("train"), self._load("test")
+        self.validation = self._load("validation") if arguments.choose == "validation" else None
+        training, self.held_out = _without(training, self.validation)
+        captions = training["captions"]
+        self.video_ids = training["video_id"]
         self.model, self.processor = build(arguments, (caption for own in captions for caption in own))
 
-        frames, self.validation_frames = (self._frames(splits[name]) for name in ("train", "validation"))
-        self.pairs = TrainingPairs(captions, frames, arguments.seed)
+        self.validation_frames = self._frames(self.validation) if self.validation else None
+        self.pairs = TrainingPairs(captions, self._frames(training), arguments.seed)
         loader = self._loader()
         self.steps = arguments.epochs * len(loader)
         self.steps_done = 0
@@ -128,7 +130,7 @@ class _Training:
         prepared: Any = self.accelerator.prepare(PairEncoder(self.model), optimizer, loader, schedule)
         self.encoder, self.optimizer, self.loader, self.schedule = prepared
 
-        self.best_recall, self.best_epoch = -1.0, 0
+        self.best_recall, self.kept_epoch = -1.0, 0
         self.history: History | None = None
         if self.accelerator.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
@@ -137,11 +139,14 @@ class _Training:
         self.accelerator.init_trackers("tensorboard")
 
     def run_epochs(self) -> None:
-        """All epochs, each followed by a validation; the best model so far is in `output/model`."""
+        """All epochs; the best model so far on the validation split, or else the last, is in `output/model`."""
         with tqdm(total=self.steps, desc="training", disable=not self.accelerator.is_main_process) as bar:
             for epoch in range(self.arguments.epochs):
                 self._epoch(epoch, bar)
-                self._validate(epoch)
+                if self.validation is None:
+                    self._keep(epoch)
+                else:
+                    self._validate(epoch)
 
     def save_interrupted(self) -> None:
         """The model as it stands, to `output/interrupted`."""
@@ -169,18 +174,16 @@ class _Training:
         result = complete_result(
             measured,
             model=str(folder),
-            benchmark=self.arguments.benchmark,
-            split="test",
-            protocol=BENCHMARKS[self.arguments.benchmark].protocol,
+            info=benchmark_info(self.testing),
             seed=self.arguments.seed,
             device=self.accelerator.device,
             dtype=model.dtype,
         )
         result["training"] = {
             "epochs": self.arguments.epochs,
-            "chosen_epoch": self.best_epoch,
-            "chosen_by": "validation text-to-video R@1 of the combined levels",
-            "validation_recall_at_1": self.best_recall,
+            "videos": len(self.pairs),
+            "held_out": self.held_out,
+            **self._choice(),
             "steps": self.steps_done,
             "processes": self.accelerator.num_processes,
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -191,6 +194,30 @@ class _Training:
         draw_curves(self.history.of_kind("step"), self.history.of_kind("epoch"), curves, title)
         result_file = save_result(result, self.output / "result.json")
         return TrainingOutcome(folder, result_file, curves, self.history.path, result)
+
+    def _choice(self) -> dict[str, Any]:
+        """Which epoch's model was kept, and why."""
+        if self.validation is None:
+            return {"chosen_epoch": self.kept_epoch, "chosen_by": "fixed beforehand: the last"}
+        return {
+            "chosen_epoch": self.kept_epoch,
+            "chosen_by": "validation text-to-video R@1 of the combined levels",
+            "validation_recall_at_1": self.best_recall,
+        }
+
+    def _load(self, split: str) -> Any:
+        arguments = self.arguments
+        with self.accelerator.main_process_first():
+            dataset = load_benchmark(
+                arguments.benchmark,
+                split,
+                annotations=arguments.annotations,
+                videos=arguments.videos,
+                protocol=arguments.protocol,
+                allow_missing=arguments.allow_missing,
+            )
+        self.accelerator.print(benchmark_info(dataset))
+        return dataset
 
     def _frames(self, dataset: Any) -> FrameSource:
         """Where the frames of a split come from: its files, or what is prepared of them now."""
@@ -279,13 +306,26 @@ class _Training:
             shown = ", ".join(f"{level.replace('_', '-')} {value:.1f}" for level, value in recall.items())
             tqdm.write(f"epoch {epoch + 1}/{self.arguments.epochs}: validation R@1 {shown}")
         if recall["combined"] > self.best_recall:
-            self.best_recall, self.best_epoch = recall["combined"], epoch + 1
-            if self.accelerator.is_main_process:
-                save_model(self.model, self.processor, self.output / "model")
+            self.best_recall = recall["combined"]
+            self._keep(epoch)
+
+    def _keep(self, epoch: int) -> None:
+        self.kept_epoch = epoch + 1
+        if self.accelerator.is_main_process:
+            save_model(self.model, self.processor, self.output / "model")
 
     def _evaluate(self, model: HCMIModel, dataset: Any, **options: Any) -> dict[str, Any]:
         batch_size = self.arguments.evaluation_batch_size
         return evaluate(model, self.processor, dataset, batch_size=batch_size, accelerator=self.accelerator, **options)
+
+
+def _without(training: Any, validation: Any) -> tuple[Any, int]:
+    """The training rows whose video is not validated on, and how many were left out: some lists contain others."""
+    if validation is None:
+        return training, 0
+    held_out = set(validation["video_id"])
+    rows = [row for row, video_id in enumerate(training["video_id"]) if video_id not in held_out]
+    return training.select(rows), len(training) - len(rows)
 
 
 def _accelerator(arguments: TrainingArguments) -> Accelerator:

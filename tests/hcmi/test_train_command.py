@@ -30,8 +30,9 @@ def config(tmp_path, stories):
     model = {"projection_dim": 32, "max_frames": 4}
     model |= {"text_config": TOWER, "vision_config": TOWER | {"image_size": 16, "patch_size": 8}}
     (tmp_path / "tiny.json").write_text(json.dumps(model))
-    fields = {"data": str(stories), "output": str(tmp_path / "run"), "model_config": "tiny.json", "vocabulary": 150}
+    fields = {"annotations": str(stories), "output": str(tmp_path / "run"), "model_config": "tiny.json"}
     fields |= {
+        "vocabulary": 150,
         "frames_per_video": 4,
         "candidate_frames": 4,
         "batch_size": 8,
@@ -113,7 +114,7 @@ def test_a_loss_that_is_no_number_is_one_line(config, stories, capsys):
     [
         (["--batch_size", "17"], "batch_size (17) exceeds the number of training videos (16)"),
         (["--epochs", "many"], "epochs must be of type int"),
-        (["--benchmark", "msrvtt"], "shape_stories"),
+        (["--benchmark", "kinetics"], "shape_stories"),
         (["--config_overrides", '{"projection_dim": -1}'], "projection_dim"),
         (["--freeze", "towers,hierarchy"], "nothing is left to train"),
         (["--model", "somewhere"], "give either `model`"),

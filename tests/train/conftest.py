@@ -40,12 +40,10 @@ def processor(stories) -> HCMIProcessor:
     return HCMIProcessor(image_processor, train_tokenizer(captions, vocab_size=200), frames_per_video=4)
 
 
-@pytest.fixture(scope="session")
-def clip_folder(processor, tmp_path_factory) -> Path:
+def write_clip(folder: Path, processor: HCMIProcessor, positions: int) -> Path:
     """A random CLIP with its tokenizer and an image processor of unusual mean and deviation."""
-    folder = tmp_path_factory.mktemp("clip")
     special = {name: getattr(processor.tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    text = TOWER | special | {"vocab_size": len(processor.tokenizer), "max_position_embeddings": 40}
+    text = TOWER | special | {"vocab_size": len(processor.tokenizer), "max_position_embeddings": positions}
     config = CLIPConfig(text_config=text, vision_config=TOWER | {"image_size": 16, "patch_size": 8}, projection_dim=32)
     torch.manual_seed(3)
     CLIPModel(config).save_pretrained(folder)
@@ -53,6 +51,18 @@ def clip_folder(processor, tmp_path_factory) -> Path:
     size = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
     CLIPImageProcessor(**size, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def clip_folder(processor, tmp_path_factory) -> Path:
+    """A random CLIP for texts of 40 tokens."""
+    return write_clip(tmp_path_factory.mktemp("clip"), processor, 40)
+
+
+@pytest.fixture(scope="session")
+def long_clip_folder(processor, tmp_path_factory) -> Path:
+    """A random CLIP for texts of 77 tokens, as the real one takes them."""
+    return write_clip(tmp_path_factory.mktemp("long_clip"), processor, 77)
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +84,7 @@ def arguments_for(stories, model_config) -> Callable[..., TrainingArguments]:
     """Output folder and fields to the arguments of a short run."""
 
     def make(output: Path, **fields: Any) -> TrainingArguments:
-        short = {"data": str(stories), "model_config": str(model_config), "cpu": True, "cpu_threads": 1}
+        short = {"annotations": str(stories), "model_config": str(model_config), "cpu": True, "cpu_threads": 1}
         short |= {"vocabulary": 200, "frames_per_video": 4, "candidate_frames": 8, "batch_size": 8, "epochs": 2}
         short |= {"learning_rate": 1e-3, "tower_learning_rate": 1e-3, "tracker": "none"}
         return TrainingArguments(output=str(output), **short | fields)

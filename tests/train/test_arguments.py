@@ -56,9 +56,14 @@ def test_a_bare_no_that_yaml_reads_as_false(file):
 
 
 def test_every_kind_of_value_on_the_command_line(file):
-    config = file("model: clip\nmax_words: 12\ndata: here\ncpu: true\nfreeze: [towers]\n")
-    arguments = parse("--config", config, "--max_words", "none", "--data", "none", "--cpu", "False")
-    assert (arguments.max_words, arguments.data, arguments.cpu, arguments.freeze) == (None, None, False, ["towers"])
+    config = file("model: clip\nmax_words: 12\nannotations: here\ncpu: true\nfreeze: [towers]\n")
+    arguments = parse("--config", config, "--max_words", "none", "--annotations", "none", "--cpu", "False")
+    assert (arguments.max_words, arguments.annotations, arguments.cpu, arguments.freeze) == (
+        None,
+        None,
+        False,
+        ["towers"],
+    )
     words = ["--freeze", "towers,hierarchy", "--config_overrides", '{"label_denoising": false, "num_clips": 2}']
     arguments = parse("--config", config, "--gradient_checkpointing", "true", "--warmup_share", "2e-1", *words)
     assert arguments.freeze == ["towers", "hierarchy"]
@@ -179,7 +184,7 @@ def test_a_saved_file_means_the_same_from_anywhere(tmp_path, monkeypatch):
     st.builds(
         TrainingArguments,
         model=st.sampled_from(["clip", "openai/clip-vit-base-patch16", "1e3", "yes", "ä: b"]),
-        data=st.none() | st.just("~/videos"),
+        annotations=st.none() | st.just("hf://owner/name"),
         seed=st.integers(0, 2**31),
         cpu=st.booleans(),
         learning_rate=st.floats(0, 1),

@@ -94,6 +94,27 @@ def test_from_hcmi_everything_is_loaded(arguments, processor, tmp_path):
     assert (loaded.frames_per_video, processor.frames_per_video) == (7, 4)
 
 
+SENTENCES_ALONE = {"frame_word": 0.0, "clip_phrase": 0.0, "video_sentence": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({}, dict.fromkeys(LEVELS, 1.0)),
+        ({"inference_weights": SENTENCES_ALONE}, SENTENCES_ALONE),
+        ({"loss_weights": SENTENCES_ALONE}, SENTENCES_ALONE),
+    ],
+)
+def test_every_level_of_a_saved_conversion_counts_once_it_is_trained(
+    arguments, clip_folder, processor, tmp_path, overrides, expected
+):
+    converted = HCMIModel.from_clip_pretrained(clip_folder)
+    assert converted.config.inference_weights == SENTENCES_ALONE
+    save_model(converted, processor, tmp_path / "model")
+    model, _ = build(arguments(model=str(tmp_path / "model"), config_overrides=overrides), [])
+    assert model.config.inference_weights == expected
+
+
 def test_a_model_in_half_precision_is_trained_in_full(arguments, processor, tmp_path):
     save_model(tiny_model().bfloat16(), processor, tmp_path / "model")
     model, _ = build(arguments(model=str(tmp_path / "model")), [])

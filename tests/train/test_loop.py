@@ -18,7 +18,7 @@ from hcmi.modeling_hcmi import LEVELS, HCMIModel
 from hcmi.processing import HCMIProcessor, VideoReadError
 from hcmi.train import loop
 from hcmi.train.arguments import build_parser, from_namespace
-from hcmi.train.data.benchmarks import BENCHMARKS
+from hcmi.train.data.benchmarks import protocols
 from hcmi.train.data.shape_stories import load_shape_stories, write_shape_stories
 from hcmi.train.loop import NonFiniteLossError
 from hcmi.train.results import load_result
@@ -105,7 +105,7 @@ def test_a_result_with_all_that_its_numbers_depend_on(first):
     result = load_result(first.result_file)
     assert result == json.loads(json.dumps(first.result))
     assert (result["benchmark"], result["split"], result["seed"]) == ("shape_stories", "test", 0)
-    assert (result["protocol"], result["post_processing"]) == (BENCHMARKS["shape_stories"].protocol, "none")
+    assert (result["protocol"], result["post_processing"]) == (next(iter(protocols("shape_stories"))), {})
     assert result["counts"]["videos"] == 8 and result["counts"]["texts"] == 24
     assert result["frames"]["per_video"] == 4 and result["tokens"]["max_words"] == 24
     assert set(result["levels"]) == {*LEVELS, "combined"}
@@ -124,7 +124,7 @@ def test_a_result_with_all_that_its_numbers_depend_on(first):
 
 def test_hcmi_eval_measures_the_same(first, stories, tmp_path):
     out = tmp_path / "eval.json"
-    words = ["eval", str(first.model), "--data", str(stories), "--split", "test", "--out", str(out)]
+    words = ["eval", str(first.model), "--annotations", str(stories), "--split", "test", "--out", str(out)]
     assert main([*words, "--device", "cpu", "--num-workers", "0"]) == 0
     again = load_result(out)
     for key in ("levels", "moments", "counts", "frames", "tokens", "protocol", "inference_weights", "dtype"):
@@ -216,7 +216,7 @@ def test_an_unreadable_video_is_named(run, tmp_path, workers, candidates):
     folder = write_shape_stories(tmp_path / "data", sizes=sizes, workers=1, progress=False)
     broken = load_shape_stories(folder, "train")[5]
     Path(broken["video"]).write_bytes(b"no video")
-    options = {"data": str(folder), "num_workers": workers, "candidate_frames": candidates, "batch_size": 9}
+    options = {"annotations": str(folder), "num_workers": workers, "candidate_frames": candidates, "batch_size": 9}
     with pytest.raises(VideoReadError, match=broken["video_id"]):
         run(tmp_path / "run", **options)
 
@@ -242,6 +242,36 @@ def test_the_best_epoch_on_validation_is_kept_and_tested_once(run, models, monke
     assert all(differing(kept, calls[epoch][1]) for epoch in range(3) if epoch != chosen - 1)
     assert outcome.result["training"]["chosen_epoch"] == chosen
     assert outcome.result["training"]["validation_recall_at_1"] == recalls[chosen - 1]
+
+
+def test_the_last_epoch_is_kept_without_validation(run, models, monkeypatch, tmp_path):
+    measured = []
+    real = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *a, **options: measured.append(a[2]) or real(*a, **options))
+    outcome = run(tmp_path, epochs=2, choose="last")
+    assert [dataset["video_id"][0].split("_")[0] for dataset in measured] == ["test"]
+    assert not differing(weights(outcome.model), models[0][0].state_dict())
+    training = outcome.result["training"]
+    assert (training["chosen_epoch"], training["chosen_by"]) == (2, "fixed beforehand: the last")
+    assert "validation_recall_at_1" not in training
+    with Image.open(outcome.curves) as image:
+        image.verify()
+
+
+@pytest.mark.parametrize(("choose", "videos", "held_out"), [("validation", 24, 8), ("last", 32, 0)])
+def test_videos_that_choose_the_model_do_not_train_it(run, batches, monkeypatch, tmp_path, choose, videos, held_out):
+    # As in MSR-VTT, whose official validation videos lie inside the training lists of 1k-A.
+    real = loop.load_benchmark
+
+    def load_benchmark(name, split, **places):
+        if split != "validation":
+            return real(name, split, **places)
+        return real(name, "train", **places).select(range(3, 32, 4))
+
+    monkeypatch.setattr(loop, "load_benchmark", load_benchmark)
+    outcome = run(tmp_path, epochs=1, choose=choose)
+    assert (outcome.result["training"]["videos"], outcome.result["training"]["held_out"]) == (videos, held_out)
+    assert sorted(row for rows, _ in batches for row in rows) == list(range(videos))
 
 
 def test_ctrl_c_in_a_step_leaves_the_model_as_it_stands(run, models, monkeypatch, tmp_path):
