@@ -26,6 +26,9 @@ class VideoReadError(ValueError):
     """
 
     def __init__(self, name: str, reason: str | None = None):
+        if reason is None and name.startswith(f"Caught {type(self).__name__} in "):
+            # A `DataLoader` makes the worker's whole traceback the message: the worker's own is its end.
+            name = name.rpartition(f"{type(self).__name__}: ")[2].strip()
         super().__init__(name, reason)
         self.name = name
         self.reason = reason

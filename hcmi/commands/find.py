@@ -6,6 +6,8 @@ hcmi find "a dog catches a ball" "two people dance" --model my_model --videos cl
 import argparse
 import json
 import os
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--{name.replace('_', '-')} has to be at least 1, got {getattr(arguments, name)}.")
     videos = find_videos(arguments.videos)
     pipe = _pipeline(arguments)
-    encoded = pipe.encode_videos(videos, on_error="skip")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        encoded = pipe.encode_videos(videos, on_error="skip")
+    for warning in caught:
+        print(f"hcmi find: warning: {warning.message}", file=sys.stderr)
     rankings = pipe(arguments.queries, videos=encoded, top_k=arguments.top)
     for query, hits in zip(arguments.queries, rankings, strict=True):
         print(table(query, hits), end="\n\n")

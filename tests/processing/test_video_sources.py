@@ -212,3 +212,17 @@ def test_the_error_survives_pickling_and_being_built_from_its_message():
     assert (type(copy), copy.name, copy.reason, str(copy)) == (VideoReadError, "a.mp4", "empty", "a.mp4: empty")
     rebuilt = VideoReadError("Caught in a worker: a.mp4: empty")
     assert str(rebuilt) == "Caught in a worker: a.mp4: empty"
+
+
+class Broken(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise VideoReadError("a video: with colons.mp4", "VideoReadError is not its reason")
+
+
+def test_a_loaders_worker_passes_the_error_on_as_it_was():
+    with pytest.raises(VideoReadError) as caught:
+        list(torch.utils.data.DataLoader(Broken(), num_workers=1))
+    assert str(caught.value) == "a video: with colons.mp4: VideoReadError is not its reason"
