@@ -46,6 +46,8 @@ _PLACES: dict[str, dict[str, dict[str, tuple[str | None, tuple[str, ...]]]]] = {
     },
 }
 _PARAGRAPHS = ("didemo", "activitynet")
+# What ids begin with and files perhaps do not.
+_PREFIXES = {"activitynet": "v_"}
 
 # The first one that is there is taken: single sentences before the paragraph that was joined out of them. Times are
 # never read: MSR-VTT's "start time" counts in the video on YouTube that the clip was cut from, and ActivityNet's
@@ -77,7 +79,7 @@ def read_hub_copy(name: str, repository: str, split: str, protocol: str) -> Iter
     """
     configuration, splits = _place(name, split, protocol)
     rows = _load(repository, configuration, splits)
-    return iter(_annotations(rows, repository, paragraphs=name in _PARAGRAPHS))
+    return iter(_annotations(rows, repository, name in _PARAGRAPHS, _PREFIXES.get(name, "")))
 
 
 def _place(name: str, split: str, protocol: str) -> tuple[str | None, tuple[str, ...]]:
@@ -121,7 +123,7 @@ def _load(repository: str, configuration: str | None, splits: tuple[str, ...]) -
     raise ValueError(f"the data set {repository!r} has no split {wanted}, it has {', '.join(loaded)}: {_WAY_OUT}")
 
 
-def _annotations(rows: "Dataset", repository: str, paragraphs: bool) -> list[Annotation]:
+def _annotations(rows: "Dataset", repository: str, paragraphs: bool, prefix: str) -> list[Annotation]:
     from datasets import Video
 
     video_id, video_file, captions = (_column(rows, names) for names in (_VIDEO_ID, _VIDEO_FILE, _CAPTIONS))
@@ -152,7 +154,7 @@ def _annotations(rows: "Dataset", repository: str, paragraphs: bool) -> list[Ann
         Annotation(
             video_id=key,
             captions=(" ".join(own),) if paragraphs and own else tuple(own),
-            file_names=tuple(dict.fromkeys([*names[key], key])),
+            file_names=tuple(dict.fromkeys([*names[key], key, key.removeprefix(prefix)])),
         )
         for key, own in texts.items()
     ]

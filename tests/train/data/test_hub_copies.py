@@ -105,12 +105,12 @@ def test_activitynet(activitynet):
         return list(read_hub_copy("activitynet", activitynet, split, protocol))
 
     for protocol in ("val_1", "val_2"):
-        assert read("train", protocol) == [Annotation("v_a", ("A girl dances. She stops.",), ("v_a",))]
+        assert read("train", protocol) == [Annotation("v_a", ("A girl dances. She stops.",), ("v_a", "a"))]
     assert read("test", "val_1") == [
-        Annotation("v_b", ("A man lifts.",), ("v_b",)),
-        Annotation("v_c", ("Rain. Snow.",), ("v_c",)),
+        Annotation("v_b", ("A man lifts.",), ("v_b", "b")),
+        Annotation("v_c", ("Rain. Snow.",), ("v_c", "c")),
     ]
-    assert read("test", "val_2") == [Annotation("v_b", ("Weights go up. They fall.",), ("v_b",))]
+    assert read("test", "val_2") == [Annotation("v_b", ("Weights go up. They fall.",), ("v_b", "b"))]
 
 
 def test_rows_of_one_caption_are_put_together_in_file_order(tmp_path):
