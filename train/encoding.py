@@ -140,8 +140,9 @@ def encode_texts(
         raise ValueError(f"max_words must lie in 3..{most} for this model, got {max_words}")
     lengths = [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
     tokens = [tuple(ids) for ids in tokenizer(list(texts), truncation=True, max_length=max_words)["input_ids"]]
-    row_of_tokens = {ids: row for row, ids in enumerate(dict.fromkeys(tokens))}
-    distinct = list(row_of_tokens)
+    # Texts of one length share a batch: captions are short, and a single long one would pad all of its batch.
+    distinct = sorted(dict.fromkeys(tokens), key=len)
+    row_of_tokens = {ids: row for row, ids in enumerate(distinct)}
 
     rows = _share(len(distinct), accelerator)
     batches = []
