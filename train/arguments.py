@@ -16,6 +16,7 @@ MIXED_PRECISIONS = ("no", "bf16", "fp16")
 TRACKERS = ("tensorboard", "none")
 FREEZABLE = ("towers", "hierarchy")
 CHOICES = ("validation", "last")
+EPOCHS_OVER = ("captions", "videos")
 
 
 def _option(group: str, text: str, default: Any = MISSING, **more: Any) -> Any:
@@ -67,8 +68,14 @@ class TrainingArguments:
     vocabulary: int = _option("model", "from scratch only: size of the tokenizer trained on the captions", 400)
     freeze: list = _option("model", "parts that stay as they are: towers, hierarchy", [], choices=FREEZABLE)
 
-    epochs: int = _option("optimisation", "passes over the training videos", 5)
-    batch_size: int = _option("optimisation", "videos a step, over all processes", 128)
+    epochs: int = _option("optimisation", "passes over the training captions, or videos", 5)
+    epoch_over: str = _option(
+        "optimisation",
+        "what an epoch goes through: captions, each with its video, or videos, each with one of its captions at random",
+        "captions",
+        choices=EPOCHS_OVER,
+    )
+    batch_size: int = _option("optimisation", "pairs of caption and video a step, over all processes", 128)
     learning_rate: float = _option("optimisation", "highest rate of the new layers", 1e-4)
     tower_learning_rate: float = _option("optimisation", "highest rate of CLIP's towers", 1e-7)
     warmup_share: float = _option("optimisation", "part of all steps in which the rates rise; then a cosine to 0", 0.1)

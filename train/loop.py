@@ -120,7 +120,7 @@ class _Training:
         self.model, self.processor = build(arguments, (caption for own in captions for caption in own))
 
         self.validation_frames = self._frames(self.validation) if self.validation else None
-        self.pairs = TrainingPairs(captions, self._frames(training), arguments.seed)
+        self.pairs = TrainingPairs(captions, self._frames(training), arguments.seed, arguments.epoch_over)
         loader = self._loader()
         self.steps = arguments.epochs * len(loader)
         self.steps_done = 0
@@ -181,7 +181,8 @@ class _Training:
         )
         result["training"] = {
             "epochs": self.arguments.epochs,
-            "videos": len(self.pairs),
+            "videos": len(self.video_ids),
+            "pairs": len(self.pairs),
             "held_out": self.held_out,
             **self._choice(),
             "steps": self.steps_done,
@@ -231,7 +232,7 @@ class _Training:
     def _loader(self) -> DataLoader:
         if len(self.pairs) < self.arguments.batch_size:
             raise ValueError(
-                f"batch_size ({self.arguments.batch_size}) exceeds the number of training videos ({len(self.pairs)})"
+                f"batch_size ({self.arguments.batch_size}) exceeds the number of training pairs ({len(self.pairs)})"
             )
         tokenizer = self.processor.tokenizer
         return DataLoader(

@@ -33,6 +33,7 @@ def config(tmp_path, stories):
     fields = {"annotations": str(stories), "output": str(tmp_path / "run"), "model_config": "tiny.json"}
     fields |= {
         "vocabulary": 150,
+        "epoch_over": "videos",
         "frames_per_video": 4,
         "candidate_frames": 4,
         "batch_size": 8,
@@ -112,7 +113,7 @@ def test_a_loss_that_is_no_number_is_one_line(config, stories, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--batch_size", "17"], "batch_size (17) exceeds the number of training videos (16)"),
+        (["--batch_size", "17"], "batch_size (17) exceeds the number of training pairs (16)"),
         (["--epochs", "many"], "epochs must be of type int"),
         (["--benchmark", "kinetics"], "shape_stories"),
         (["--config_overrides", '{"projection_dim": -1}'], "projection_dim"),

@@ -85,7 +85,14 @@ def arguments_for(stories, model_config) -> Callable[..., TrainingArguments]:
 
     def make(output: Path, **fields: Any) -> TrainingArguments:
         short = {"annotations": str(stories), "model_config": str(model_config), "cpu": True, "cpu_threads": 1}
-        short |= {"vocabulary": 200, "frames_per_video": 4, "candidate_frames": 8, "batch_size": 8, "epochs": 2}
+        short |= {
+            "vocabulary": 200,
+            "frames_per_video": 4,
+            "candidate_frames": 8,
+            "batch_size": 8,
+            "epochs": 2,
+            "epoch_over": "videos",
+        }
         short |= {"learning_rate": 1e-3, "tower_learning_rate": 1e-3, "tracker": "none"}
         return TrainingArguments(output=str(output), **short | fields)
 

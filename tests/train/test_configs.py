@@ -51,7 +51,7 @@ def test_a_recipe_trains_validates_tests_and_prints_its_protocol(
     assert result["complete"] and result["missing_videos"] == 0
     assert result["expected"] == {"videos": [videos, videos], "captions": [captions, captions]}
     training = result["training"]
-    assert training["steps"] >= 2
+    assert training["steps"] == training["pairs"] // 4 >= 2
     trained, held_out = training["videos"], training["held_out"]
     assert trained + held_out == miniature.counts[protocol, "train"][0]
     # The validation videos of MSR-VTT 1k-A lie inside its training list.
@@ -93,6 +93,7 @@ def test_a_recipe_is_the_published_one(benchmark, backbone):
     assert (arguments.frames_per_video, arguments.max_words, arguments.epochs) == (
         (64, 64, 20) if long else (12, 32, 5)
     )
+    assert arguments.epoch_over == "captions"
     assert (arguments.batch_size, arguments.warmup_share, arguments.weight_decay) == (128, 0.1, 0.2)
     assert (arguments.learning_rate, arguments.tower_learning_rate) == (1e-4, 1e-7)
     assert arguments.choose == (

@@ -197,7 +197,7 @@ def test_learning_rates_rise_and_fall_along_a_cosine(run, monkeypatch, tmp_path)
 
 
 def test_a_batch_larger_than_the_split_is_refused(run, tmp_path):
-    with pytest.raises(ValueError, match=r"batch_size \(33\) exceeds the number of training videos \(32\)"):
+    with pytest.raises(ValueError, match=r"batch_size \(33\) exceeds the number of training pairs \(32\)"):
         run(tmp_path / "run", batch_size=33)
     assert run(tmp_path / "whole", batch_size=32, epochs=1).result["training"]["steps"] == 1
 

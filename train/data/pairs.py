@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset
@@ -13,7 +13,7 @@ from .frame_sources import FrameSource, VideoFrames
 
 @dataclass
 class Pair:
-    """One video and one caption of it, as drawn for one epoch."""
+    """One caption and its video, as drawn for one epoch."""
 
     row: int
     caption: str
@@ -22,35 +22,52 @@ class Pair:
 
 class TrainingPairs(Dataset):
     """
-    A data set's videos, each with one random caption and random frames, drawn anew in every epoch.
+    A data set's videos with their captions and random frames, drawn anew in every epoch.
 
-    What is drawn depends on the seed, the epoch and the row alone: not on workers, processes or the order.
+    What is drawn depends on the seed, the epoch and the pair alone: not on workers, processes or the order.
 
     Args:
         captions: the captions of each row.
         frames: gives a row's frames.
         seed: of everything drawn.
+        over: what an epoch goes through: "captions", each once with its video, or "videos", each once with one of its
+            captions, drawn at random.
     """
 
-    def __init__(self, captions: Sequence[Sequence[str]], frames: FrameSource, seed: int) -> None:
+    def __init__(
+        self,
+        captions: Sequence[Sequence[str]],
+        frames: FrameSource,
+        seed: int,
+        over: Literal["captions", "videos"] = "captions",
+    ) -> None:
         self.captions = captions
         self.frames = frames
         self.seed = seed
+        self.pairs: list[tuple[int, int | None]] = [
+            (row, number)
+            for row, own in enumerate(captions)
+            for number in (range(len(own)) if over == "captions" else [None])
+        ]
         self.epoch = 0
         self.views = 1
 
     def begin_epoch(self, epoch: int, views: int) -> None:
-        """Draw for this epoch from now on: one view of each video, or two for label denoising."""
+        """Draw for this epoch from now on: one view of the frames, or two for label denoising."""
         # Not named `set_epoch`: Accelerate's loaders would call that once more, with the epoch alone.
         self.epoch = epoch
         self.views = views
 
     def __len__(self) -> int:
-        return len(self.captions)
+        return len(self.pairs)
 
-    def __getitem__(self, row: int) -> Pair:
+    def __getitem__(self, index: int) -> Pair:
+        row, number = self.pairs[index]
         draw = f"{self.seed}-{self.epoch}-{row}"
-        caption = random.Random(draw).choice(self.captions[row])
+        if number is None:
+            caption = random.Random(draw).choice(self.captions[row])
+        else:
+            caption, draw = self.captions[row][number], f"{draw}-{number}"
         return Pair(row, caption, self.frames.sample(row, [f"{draw}-{view}" for view in range(self.views)]))
 
 

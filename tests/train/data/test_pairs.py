@@ -24,7 +24,7 @@ def views(count, value=1):
 
 
 def draws(seed=0, views=1, epochs=30):
-    pairs = TrainingPairs(CAPTIONS, WrittenFrames(), seed)
+    pairs = TrainingPairs(CAPTIONS, WrittenFrames(), seed, "videos")
     drawn = []
     for epoch in range(epochs):
         pairs.begin_epoch(epoch, views)
@@ -52,10 +52,23 @@ def test_draws_depend_on_seed_epoch_and_row_alone():
     drawn = draws(5, views=2)
     assert captions_of(draws(5, views=2)) == captions_of(drawn)
     assert seeds_of(draws(5, views=2)) == seeds_of(drawn)
-    pairs = TrainingPairs(CAPTIONS, WrittenFrames(), 5)
+    pairs = TrainingPairs(CAPTIONS, WrittenFrames(), 5, "videos")
     pairs.begin_epoch(7, 2)
     assert [pairs[row].caption for row in (2, 0, 1, 2)] == [drawn[7][row].caption for row in (2, 0, 1, 2)]
     assert captions_of(draws(6, views=2)) != captions_of(drawn)
+
+
+def test_an_epoch_may_go_through_every_caption_with_its_video():
+    pairs = TrainingPairs(CAPTIONS, WrittenFrames(), 5, "captions")
+    seeds = []
+    for epoch in range(3):
+        pairs.begin_epoch(epoch, 2)
+        drawn = [pairs[index] for index in range(len(pairs))]
+        assert [(pair.row, pair.caption) for pair in drawn] == [(r, c) for r, own in enumerate(CAPTIONS) for c in own]
+        assert all(view.frames.unique() == pair.row for pair in drawn for view in pair.views)
+        seeds += [view.span[1] for pair in drawn for view in pair.views]
+    # Every caption sees frames of its own.
+    assert len(set(seeds)) == 3 * 6 * 2
 
 
 def test_every_view_of_every_row_and_epoch_is_a_draw_of_its_own():
@@ -73,7 +86,7 @@ def test_the_second_view_changes_neither_the_first_nor_the_caption():
 
 
 def test_worker_processes_draw_the_same(videos, processor):
-    pairs = TrainingPairs(videos["captions"], FileFrames(processor, videos, 4), seed=0)
+    pairs = TrainingPairs(videos["captions"], FileFrames(processor, videos, 4), seed=0, over="videos")
     pairs.begin_epoch(3, views=2)
     collator = PairCollator(processor.tokenizer, 4, 40)
     alone, shared = (list(DataLoader(pairs, 4, collate_fn=collator, num_workers=workers)) for workers in (0, 2))
