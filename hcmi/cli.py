@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 VERBS = {
+    "data": "check a benchmark's files, or prepare its frames",
     "train": "train a model on a benchmark",
     "eval": "measure a saved model on a split of a benchmark",
     "find": "find videos by text in a folder",

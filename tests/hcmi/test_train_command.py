@@ -36,6 +36,7 @@ def config(tmp_path, stories):
         "epoch_over": "videos",
         "frames_per_video": 4,
         "candidate_frames": 4,
+        "frame_store": "raw",
         "batch_size": 8,
         "epochs": 2,
         "cpu": True,

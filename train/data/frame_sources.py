@@ -1,5 +1,6 @@
-"""Where a row's frames come from: the video file, or frames prepared before. Both draw the same way."""
+"""The frames that the model sees of a row: any of its video file, or drawn among a few candidates."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import datasets
@@ -7,7 +8,7 @@ import torch
 
 from hcmi.processing.frame_sampling import distinct, frames_at, segment_times
 
-from .prepared_frames import prepared_row
+from .candidates import Candidates
 from .row_reading import read_row
 
 
@@ -28,7 +29,7 @@ class VideoFrames(NamedTuple):
 
 class FileFrames:
     """
-    Frames decoded from a data set's files.
+    Frames decoded from a data set's files, any of them.
 
     Args:
         processor: an `HCMIProcessor`.
@@ -45,7 +46,7 @@ class FileFrames:
         """The middle frame of each segment."""
         return self.sample(row, [None])[0]
 
-    def sample(self, row: int, seeds: list[str | None]) -> list[VideoFrames]:
+    def sample(self, row: int, seeds: Sequence[str | None]) -> list[VideoFrames]:
         """One random frame of each segment, once for each seed; `None` takes the middle ones. Decoded in one pass."""
 
         def times(start: float, end: float) -> list[float]:
@@ -59,34 +60,35 @@ class FileFrames:
         return views
 
 
-class PreparedFrames:
+class CandidateFrames:
     """
-    Frames out of `prepare_frames`.
+    Frames drawn among a few candidates of each row. The same candidates give the same draws, wherever they come from.
 
     Args:
-        prepared: what `prepare_frames` gave.
-        num_frames: frames a video; fewer where fewer are stored.
+        candidates: `DecodedCandidates` or `PreparedCandidates`; row -> its candidates.
+        num_frames: frames a video; fewer where there are fewer candidates.
     """
 
-    def __init__(self, prepared: datasets.Dataset, num_frames: int) -> None:
-        self.prepared = prepared
+    def __init__(self, candidates: Callable[[int], Candidates], num_frames: int) -> None:
+        self.candidates = candidates
         self.num_frames = num_frames
 
     def __call__(self, row: int) -> VideoFrames:
-        """The stored frame shown in the middle of each segment."""
+        """The candidate shown in the middle of each segment."""
         return self.sample(row, [None])[0]
 
-    def sample(self, row: int, seeds: list[str | None]) -> list[VideoFrames]:
-        """The stored frame shown at one random time of each segment, once for each seed; `None` takes the middles."""
-        frames, timestamps, span = prepared_row(self.prepared, row)
-        views = []
-        for seed in seeds:
-            chosen = distinct(frames_at(timestamps, _times(span, self.num_frames, seed)))
-            views.append(VideoFrames(frames[chosen], torch.tensor(timestamps, dtype=torch.float64)[chosen], span))
-        return views
+    def sample(self, row: int, seeds: Sequence[str | None]) -> list[VideoFrames]:
+        """The candidate shown at one random time of each segment, once for each seed; `None` takes the middles."""
+        frames, timestamps, span = self.candidates(row)
+        views = [distinct(frames_at(timestamps, _times(span, self.num_frames, seed))) for seed in seeds]
+        taken = sorted({index for chosen in views for index in chosen})
+        pictures, times = frames[taken], torch.tensor(timestamps, dtype=torch.float64)
+        return [
+            VideoFrames(pictures[[taken.index(index) for index in chosen]], times[chosen], span) for chosen in views
+        ]
 
 
-FrameSource = FileFrames | PreparedFrames
+FrameSource = FileFrames | CandidateFrames
 
 
 def _times(span: tuple[float, float], count: int, seed: str | None) -> list[float]:

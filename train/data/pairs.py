@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -39,7 +39,7 @@ class TrainingPairs(Dataset):
         captions: Sequence[Sequence[str]],
         frames: FrameSource,
         seed: int,
-        over: Literal["captions", "videos"] = "captions",
+        over: str = "captions",
     ) -> None:
         self.captions = captions
         self.frames = frames

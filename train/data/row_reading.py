@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hcmi.processing.frame_sampling import segment_times
 from hcmi.processing.video_reading import VideoFrames, read_frames
 
 
@@ -27,3 +28,8 @@ def read_row(row: Mapping[str, Any], times: Callable[[float, float], Sequence[fl
         max_frame_pixels=processor.max_frame_pixels,
         max_duration=processor.max_duration,
     )
+
+
+def decode_candidates(row: Mapping[str, Any], candidates: int, processor: Any) -> VideoFrames:
+    """The middle frame of each of `candidates` equal segments of a row; fewer where the video has fewer frames."""
+    return read_row(row, lambda start, end: segment_times(start, end, candidates), processor)

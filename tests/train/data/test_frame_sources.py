@@ -5,7 +5,9 @@ import torch
 from hcmi.processing import VideoReadError
 from hcmi.processing.frame_sampling import segment_times
 from hcmi.train.data import row_reading
-from hcmi.train.data.frame_sources import FileFrames, PreparedFrames
+from hcmi.train.data.candidates import DecodedCandidates, PreparedCandidates
+from hcmi.train.data.frame_sources import CandidateFrames, FileFrames
+from hcmi.train.data.pairs import TrainingPairs
 from hcmi.train.data.prepared_frames import prepare_frames
 
 
@@ -28,12 +30,25 @@ def same(first, second):
     )
 
 
-@pytest.fixture(scope="module", params=["files", "prepared"])
-def source(request, videos, processor, tmp_path_factory):
-    """Both sources; the prepared one holds every frame of every video."""
+@pytest.fixture(scope="module")
+def prepared(videos, processor, tmp_path_factory):
+    """The videos with so many candidates and in that encoding."""
+    folder = tmp_path_factory.mktemp("prepared")
+
+    def prepare(count, encoding="raw"):
+        return PreparedCandidates(prepare_frames(videos, processor, count, folder, encoding=encoding, progress=False))
+
+    return prepare
+
+
+@pytest.fixture(scope="module", params=["files", "decoded", "prepared"])
+def source(request, videos, processor, prepared):
+    """All sources; every frame of every video is a candidate."""
     if request.param == "files":
         return FileFrames(processor, videos, 4)
-    return PreparedFrames(prepare_frames(videos, processor, 300, tmp_path_factory.mktemp("prepared")), 4)
+    return CandidateFrames(
+        prepared(300) if request.param == "prepared" else DecodedCandidates(processor, videos, 300), 4
+    )
 
 
 @pytest.mark.parametrize("count", [4, 7, 200])
@@ -91,26 +106,59 @@ def test_views_repeat_by_their_seed_and_differ_between_seeds(source):
     assert len(draws) > 15
 
 
-def test_with_every_frame_prepared_both_sources_are_the_same(videos, processor, tmp_path):
-    prepared = prepare_frames(videos, processor, 300, tmp_path)
-    for count in (3, 8, 200):
-        from_files, from_prepared = FileFrames(processor, videos, count), PreparedFrames(prepared, count)
-        for row in range(len(videos)):
-            seeds = [None, f"{row} 0", f"{row} 1"]
-            views = zip(from_files.sample(row, seeds), from_prepared.sample(row, seeds), strict=True)
-            assert all(same(*pair) for pair in views)
+@pytest.mark.parametrize("count", [3, 8, 200])
+def test_with_every_frame_a_candidate_all_sources_are_the_same(videos, processor, prepared, count):
+    from_files, from_prepared = FileFrames(processor, videos, count), CandidateFrames(prepared(300), count)
+    for row in range(len(videos)):
+        seeds = [None, f"{row} 0", f"{row} 1"]
+        views = zip(from_files.sample(row, seeds), from_prepared.sample(row, seeds), strict=True)
+        assert all(same(*pair) for pair in views)
 
 
-def test_with_fewer_prepared_the_one_shown_then_is_taken(videos, processor, tmp_path):
-    prepared = prepare_frames(videos, processor, 6, tmp_path)
+@pytest.mark.parametrize("count", [3, 6, 9])
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_prepared_candidates_give_what_decoded_ones_give(videos, processor, prepared, encoding, count):
+    decoded = CandidateFrames(DecodedCandidates(processor, videos, 6), count)
+    stored = CandidateFrames(prepared(6, encoding), count)
+    for row in range(len(videos)):
+        seeds = [None, *(f"{row} {draw}" for draw in range(4))]
+        for exact, found in zip(decoded.sample(row, seeds), stored.sample(row, seeds), strict=True):
+            if encoding == "raw":
+                assert same(exact, found)
+            else:
+                assert torch.equal(exact.timestamps, found.timestamps) and exact.span == found.span
+                assert 0 < (exact.frames.int() - found.frames.int()).abs().float().mean() < 3
+            assert found.frames.is_contiguous() and found.frames.dtype == torch.uint8
+
+
+def test_training_from_raw_frames_is_training_from_videos(videos, processor, prepared):
+    sources = [CandidateFrames(candidates, 4) for candidates in (DecodedCandidates(processor, videos, 9), prepared(9))]
+    for views in (1, 2):
+        trainings = [TrainingPairs(videos["captions"], source, seed=7) for source in sources]
+        for epoch in range(3):
+            for pairs in trainings:
+                pairs.begin_epoch(epoch, views)
+            for first, second in zip(*trainings, strict=True):
+                assert first.caption == second.caption and len(first.views) == len(second.views) == views
+                assert all(same(*pair) for pair in zip(first.views, second.views, strict=True))
+
+
+def test_with_few_candidates_the_one_shown_then_is_taken(videos, processor, prepared):
     stored = FileFrames(processor, videos, 6)
-    view = PreparedFrames(prepared, 3)(0)
+    view = CandidateFrames(prepared(6), 3)(0)
     assert len(view.frames) == 3 and view.span == stored(0).span
     times = stored(0).timestamps.tolist()
     width = (view.span[1] - view.span[0]) / 3
     middles = [view.span[0] + (segment + 0.5) * width for segment in range(3)]
     assert view.timestamps.tolist() == [max(time for time in times if time <= middle) for middle in middles]
-    assert len(PreparedFrames(prepared, 8)(0).frames) == 6
+    assert len(CandidateFrames(prepared(6), 8)(0).frames) == 6
+
+
+def test_a_selection_of_prepared_rows_gives_those_rows(videos, prepared):
+    whole = prepared(6)
+    part = PreparedCandidates(whole.prepared.select([5, 2]))
+    for row, original in enumerate([5, 2]):
+        assert same(CandidateFrames(part, 3)(row), CandidateFrames(whole, 3)(original))
 
 
 def test_all_views_of_a_file_are_decoded_in_one_pass(videos, processor, monkeypatch):
@@ -119,6 +167,8 @@ def test_all_views_of_a_file_are_decoded_in_one_pass(videos, processor, monkeypa
     monkeypatch.setattr(row_reading, "read_frames", lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs))
     FileFrames(processor, videos, 4).sample(0, ["a", "b", None])
     assert len(calls) == 1
+    CandidateFrames(DecodedCandidates(processor, videos, 9), 4).sample(0, ["a", "b", None])
+    assert len(calls) == 2
 
 
 def test_an_unreadable_file_is_named(videos, processor, tmp_path):

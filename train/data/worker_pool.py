@@ -1,0 +1,143 @@
+"""Many jobs in processes of their own, which end when this one does."""
+
+import math
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+Shared = TypeVar("Shared")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+# What importing torch and transformers takes in a new process: less work than that is done sooner without.
+_START_SECONDS = 4.0
+_TICK = 1.0  # seconds
+
+
+def run_jobs(
+    work: Callable[[Shared, Job], Result],
+    shared: Shared,
+    jobs: Iterable[Job],
+    *,
+    num_workers: int,
+    finished: Callable[[Result], object],
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
+    """
+    Calls `work(shared, job)` for every job, each with one torch thread: for some seconds here, then in processes.
+
+    Ctrl-C, or any way in which this process ends, ends the others at once. When a job raises, no further one is handed
+    out, those that processes have are finished, and the exception arrives as it was raised.
+
+    Args:
+        work: a function of a module; with `shared` and the jobs it has to be picklable where processes are started.
+        shared: goes to each process once.
+        jobs: in the order in which they are begun.
+        num_workers: processes; with 1 this process does everything.
+        finished: is given each result, in the order in which the jobs finish.
+        meanwhile: is called after every job and, while processes work, about every second.
+
+    Raises:
+        ChildProcessError: a process ended without a result, such as when the system kills it for its memory.
+    """
+    waiting = deque(jobs)
+    alone_until = time.monotonic() + _START_SECONDS if num_workers > 1 else math.inf
+    with _one_thread():
+        while waiting and (time.monotonic() < alone_until or len(waiting) == 1):
+            finished(work(shared, waiting.popleft()))
+            meanwhile()
+    if waiting:
+        _run_in_processes(pickle.dumps((work, shared)), waiting, min(num_workers, len(waiting)), finished, meanwhile)
+
+
+def _run_in_processes(
+    task: bytes, waiting: deque[Any], processes: int, finished: Callable[[Any], object], meanwhile: Callable[[], None]
+) -> None:
+    # Spawned, because the caller may have threads (torch), which a fork would break.
+    context = multiprocessing.get_context("spawn")
+    lifeline, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(lifeline, task))
+    running: set[Future] = set()
+    try:
+        while waiting or running:
+            # Few at a time: what is handed over is done even after an error, and waiting takes time for each.
+            with _interrupts_held():
+                while waiting and len(running) < 2 * processes:
+                    running.add(pool.submit(_work, waiting.popleft()))
+            done, running = wait(running, _TICK, FIRST_COMPLETED)
+            for future in done:
+                finished(future.result())
+            meanwhile()
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            f"one of {processes} worker processes ended without a result: too little memory is the usual reason, and "
+            "fewer workers need less (num_workers, --num-workers)"
+        ) from error
+    except Exception:
+        pool.shutdown(cancel_futures=True)
+        raise
+    finally:
+        held.close()
+        pool.shutdown(cancel_futures=True)
+
+
+_task: Callable[[Any], Any]
+
+
+def _begin(lifeline: Connection, task: bytes) -> None:
+    """What a new process does first."""
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    # Unpickling imports for seconds, in which the process can be ended already.
+    global _task
+    _task = partial(*pickle.loads(task))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def _work(job: Any) -> Any:
+    return _task(job)
+
+
+def _end_with(lifeline: Connection) -> None:
+    """Ends this process when the other side closes the pipe, which also happens when the other process is killed."""
+    with suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+    os._exit(1)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes started inside never see a Ctrl-C, of which each would print a traceback; this one does right after."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small frames are resized faster without threads, of which each worker would start its own."""
+    import torch  # takes seconds, in which a new process would not listen to its lifeline yet
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
