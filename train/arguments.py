@@ -15,6 +15,7 @@ import yaml
 MIXED_PRECISIONS = ("no", "bf16", "fp16")
 TRACKERS = ("tensorboard", "none")
 FREEZABLE = ("towers", "hierarchy")
+FRAME_STORES = ("none", "raw", "jpeg")
 CHOICES = ("validation", "last")
 EPOCHS_OVER = ("captions", "videos")
 
@@ -57,8 +58,19 @@ class TrainingArguments:
     )
     candidate_frames: int = _option(
         "data",
-        "decode this many frames of each video once, before training, and draw from them; 0 decodes every time",
+        "draw the frames of training and validation among the middle frames of so many segments of each video; "
+        "0 draws among all frames",
         0,
+    )
+    frame_store: str = _option(
+        "data",
+        "decode the candidate frames once, before training, and keep them: raw is exact, jpeg smaller; "
+        "`hcmi data prepare` does it beforehand",
+        "none",
+        choices=FRAME_STORES,
+    )
+    frame_folder: str | None = _option(
+        "data", "where kept frames are; default: beside the data set's cache, as for `hcmi data prepare`", None
     )
     num_workers: int = _option("data", "processes that read videos beside the training process", 0)
 
@@ -135,6 +147,10 @@ class TrainingArguments:
                 f"candidate_frames must be 0 or at least frames_per_video ({self.frames_per_video}), "
                 f"not {self.candidate_frames}"
             )
+        if self.frame_store != "none" and not self.candidate_frames:
+            raise ValueError("frame_store needs candidate_frames, the number of frames to keep of each video")
+        if self.frame_folder is not None and self.frame_store == "none":
+            raise ValueError("frame_folder needs frame_store, what to keep there: raw or jpeg")
         for name in ("warmup_share", "denoising_start"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")

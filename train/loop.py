@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from .cores import usable_cores
 from .curves import draw_curves
 from .data.benchmark_info import benchmark_info
 from .data.benchmarks import load_benchmark
-from .data.frame_sources import FileFrames, FrameSource, PreparedFrames
+from .data.candidates import DecodedCandidates, PreparedCandidates
+from .data.frame_sources import CandidateFrames, FileFrames, FrameSource
 from .data.pairs import PairCollator, TrainingPairs
-from .data.prepared_frames import prepare_frames
+from .data.prepared_frames import frame_folder, prepare_frames
 from .evaluation import evaluate
 from .history import History
 from .negatives import gather, gather_features
@@ -114,13 +116,15 @@ class _Training:
         # All splits at once: a missing file is told now and not after hours of training.
         training, self.testing = self._load("train"), self._load("test")
         self.validation = self._load("validation") if arguments.choose == "validation" else None
-        training, self.held_out = _without(training, self.validation)
-        captions = training["captions"]
-        self.video_ids = training["video_id"]
+        rows = _not_validated(training, self.validation)
+        self.held_out = len(training) - len(rows)
+        captions, self.video_ids = (training.select(rows)[name] for name in ("captions", "video_id"))
         self.model, self.processor = build(arguments, (caption for own in captions for caption in own))
 
-        self.validation_frames = self._frames(self.validation) if self.validation else None
-        self.pairs = TrainingPairs(captions, self._frames(training), arguments.seed, arguments.epoch_over)
+        self.validation_frames = None
+        if self.validation is not None:
+            self.validation_frames = self._frames(self.validation, range(len(self.validation)))
+        self.pairs = TrainingPairs(captions, self._frames(training, rows), arguments.seed, arguments.epoch_over)
         loader = self._loader()
         self.steps = arguments.epochs * len(loader)
         self.steps_done = 0
@@ -220,14 +224,27 @@ class _Training:
         self.accelerator.print(benchmark_info(dataset))
         return dataset
 
-    def _frames(self, dataset: Any) -> FrameSource:
-        """Where the frames of a split come from: its files, or what is prepared of them now."""
-        if not self.arguments.candidate_frames:
-            return FileFrames(self.processor, dataset, self.arguments.frames_per_video)
-        folder = Path(dataset.cache_files[0]["filename"]).parent
-        with self.accelerator.main_process_first():
-            prepared = prepare_frames(dataset, self.processor, self.arguments.candidate_frames, folder, usable_cores())
-        return PreparedFrames(prepared, self.arguments.frames_per_video)
+    def _frames(self, dataset: Any, rows: Sequence[int]) -> FrameSource:
+        """Where the frames of some rows come from: their files, or what is kept of the whole split."""
+        arguments = self.arguments
+        if not arguments.candidate_frames:
+            return FileFrames(self.processor, dataset.select(rows), arguments.frames_per_video)
+        candidates: Any
+        if arguments.frame_store == "none":
+            candidates = DecodedCandidates(self.processor, dataset.select(rows), arguments.candidate_frames)
+        else:
+            with self.accelerator.main_process_first():
+                prepared = prepare_frames(
+                    dataset,
+                    self.processor,
+                    arguments.candidate_frames,
+                    Path(arguments.frame_folder) if arguments.frame_folder else frame_folder(dataset),
+                    num_workers=usable_cores(),
+                    encoding=arguments.frame_store,
+                    progress=self.accelerator.is_main_process,
+                )
+            candidates = PreparedCandidates(prepared.select(rows))
+        return CandidateFrames(candidates, arguments.frames_per_video)
 
     def _loader(self) -> DataLoader:
         if len(self.pairs) < self.arguments.batch_size:
@@ -320,13 +337,10 @@ class _Training:
         return evaluate(model, self.processor, dataset, batch_size=batch_size, accelerator=self.accelerator, **options)
 
 
-def _without(training: Any, validation: Any) -> tuple[Any, int]:
-    """The training rows whose video is not validated on, and how many were left out: some lists contain others."""
-    if validation is None:
-        return training, 0
-    held_out = set(validation["video_id"])
-    rows = [row for row, video_id in enumerate(training["video_id"]) if video_id not in held_out]
-    return training.select(rows), len(training) - len(rows)
+def _not_validated(training: Any, validation: Any) -> Sequence[int]:
+    """The training rows whose video is not validated on: some lists contain others."""
+    held_out = set() if validation is None else set(validation["video_id"])
+    return [row for row, video_id in enumerate(training["video_id"]) if video_id not in held_out]
 
 
 def _accelerator(arguments: TrainingArguments) -> Accelerator:

@@ -89,6 +89,7 @@ def arguments_for(stories, model_config) -> Callable[..., TrainingArguments]:
             "vocabulary": 200,
             "frames_per_video": 4,
             "candidate_frames": 8,
+            "frame_store": "raw",
             "batch_size": 8,
             "epochs": 2,
             "epoch_over": "videos",

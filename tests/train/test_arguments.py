@@ -121,6 +121,8 @@ def test_wrong_types_in_the_file_are_refused_with_the_field(file, line):
         ({"frames_per_video": 0}, "frames_per_video must be at least 1"),
         ({"evaluation_batch_size": 0}, "evaluation_batch_size must be at least 1"),
         ({"candidate_frames": 11}, r"candidate_frames must be 0 or at least frames_per_video \(12\), not 11"),
+        ({"frame_store": "raw"}, "frame_store needs candidate_frames"),
+        ({"candidate_frames": 24, "frame_folder": "here"}, "frame_folder needs frame_store"),
         ({"candidate_frames": -1}, "candidate_frames must be 0 or at least"),
         ({"warmup_share": 1.0}, "warmup_share"),
         ({"warmup_share": float("nan")}, "warmup_share"),

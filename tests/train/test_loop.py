@@ -172,13 +172,30 @@ def test_another_seed_is_another_run(first, run, models, batches, tmp_path):
     assert batches[:4] != batches[4:]
 
 
-@pytest.mark.parametrize("candidates", [0, 8])
-def test_worker_processes_change_nothing(run, tmp_path, candidates):
-    alone, helped = (
-        run(tmp_path / str(n), epochs=1, num_workers=n, candidate_frames=candidates) for n in (0, 2)
-    )  # fmt: skip
+FRAMES = [
+    {"candidate_frames": 0, "frame_store": "none"},
+    {"candidate_frames": 8, "frame_store": "none"},
+    {"candidate_frames": 8, "frame_store": "raw"},
+]
+
+
+@pytest.mark.parametrize("frames", FRAMES[::2])
+def test_worker_processes_change_nothing(run, tmp_path, frames):
+    alone, helped = (run(tmp_path / str(n), epochs=1, num_workers=n, **frames) for n in (0, 2))
     assert steps(alone) == steps(helped)
     assert alone.result["levels"] == helped.result["levels"]
+
+
+def test_kept_frames_train_as_the_videos_do(run, tmp_path):
+    decoded, raw, jpeg = (
+        run(tmp_path / store, epochs=1, candidate_frames=8, frame_store=store, frame_folder=folder)
+        for store, folder in (("none", None), ("raw", str(tmp_path / "frames")), ("jpeg", str(tmp_path / "frames")))
+    )
+    assert steps(raw) == steps(decoded)
+    assert raw.result["levels"] == decoded.result["levels"]
+    assert steps(jpeg) != steps(decoded)
+    for record, expected in zip(steps(jpeg), steps(decoded), strict=True):
+        assert record["loss"] == pytest.approx(expected["loss"], rel=0.02)
 
 
 def test_every_epoch_takes_each_video_once_in_an_order_of_its_own(run, batches, tmp_path):
@@ -204,19 +221,19 @@ def test_a_batch_larger_than_the_split_is_refused(run, tmp_path):
 
 @pytest.mark.parametrize("words", [2, 41])
 def test_impossible_text_lengths_are_refused_before_anything_is_decoded(run, tmp_path, monkeypatch, words):
-    monkeypatch.setattr(loop, "prepare_frames", lambda *_: pytest.fail("decoded first"))
+    monkeypatch.setattr(loop, "prepare_frames", lambda *_, **__: pytest.fail("decoded first"))
     with pytest.raises(ValueError, match=rf"max_words must lie in 3\.\.40 for this model, not {words}"):
         run(tmp_path, max_words=words)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("candidates", [0, 8])
-def test_an_unreadable_video_is_named(run, tmp_path, workers, candidates):
+@pytest.mark.parametrize("frames", FRAMES)
+def test_an_unreadable_video_is_named(run, tmp_path, workers, frames):
     sizes = {"train": 9, "validation": 2, "test": 2}
     folder = write_shape_stories(tmp_path / "data", sizes=sizes, workers=1, progress=False)
     broken = load_shape_stories(folder, "train")[5]
     Path(broken["video"]).write_bytes(b"no video")
-    options = {"annotations": str(folder), "num_workers": workers, "candidate_frames": candidates, "batch_size": 9}
+    options = {"annotations": str(folder), "num_workers": workers, "batch_size": 9} | frames
     with pytest.raises(VideoReadError, match=broken["video_id"]):
         run(tmp_path / "run", **options)
 
