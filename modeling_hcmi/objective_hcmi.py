@@ -9,7 +9,8 @@ from transformers.utils import ModelOutput
 
 from .configuration_hcmi import LEVELS, HCMIConfig
 from .features_hcmi import HCMITextFeatures, HCMIVideoFeatures
-from .interaction_hcmi import full_precision, level_similarity
+from .interaction_hcmi import level_similarity
+from .token_wise_hcmi import full_precision
 
 
 @dataclass
@@ -81,8 +82,16 @@ def multi_positive_contrast(logits: torch.Tensor, positives: torch.Tensor) -> to
         >>> round(multi_positive_contrast(torch.zeros(1, 3), torch.tensor([[True, True, False]])).item(), 4)
         0.4055
     """
-    lowest = torch.finfo(logits.dtype).min
-    return (logits.logsumexp(-1) - logits.masked_fill(~positives, lowest).logsumexp(-1)).mean()
+    return _contrast(logits, _positive_logits(logits, positives), dim=1)
+
+
+def _positive_logits(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
+    """The logits of `positives`; the others the lowest number there is."""
+    return logits.masked_fill(~positives, torch.finfo(logits.dtype).min)
+
+
+def _contrast(logits: torch.Tensor, positive_logits: torch.Tensor, dim: int) -> torch.Tensor:
+    return (logits.logsumexp(dim) - positive_logits.logsumexp(dim)).mean()
 
 
 def symmetric_contrast(similarity: torch.Tensor, positives: torch.Tensor, logit_scale: torch.Tensor) -> torch.Tensor:
@@ -93,7 +102,9 @@ def symmetric_contrast(similarity: torch.Tensor, positives: torch.Tensor, logit_
         similarity (`(B texts, B videos)`), positives (`(B videos, B texts)`, bool), logit_scale (scalar).
     """
     logits = logit_scale * similarity
-    return (multi_positive_contrast(logits.T, positives) + multi_positive_contrast(logits, positives.T)) / 2
+    # One masked copy for both directions: at thousands of pairs such a table takes tens of megabytes.
+    positive_logits = _positive_logits(logits, positives.T)
+    return (_contrast(logits, positive_logits, dim=0) + _contrast(logits, positive_logits, dim=1)) / 2
 
 
 def marginal_sample_loss(similarity: torch.Tensor, positives: torch.Tensor, margin: float) -> torch.Tensor:
@@ -116,8 +127,8 @@ def marginal_sample_loss(similarity: torch.Tensor, positives: torch.Tensor, marg
     """
     own = similarity.diagonal()
     # An item with no negative meets -inf, which the hinge turns into 0.
-    hardest_text = similarity.masked_fill(positives.T, -torch.inf).amax(0)
-    hardest_video = similarity.masked_fill(positives.T, -torch.inf).amax(1)
+    negatives = similarity.masked_fill(positives.T, -torch.inf)
+    hardest_text, hardest_video = negatives.amax(0), negatives.amax(1)
     return ((hardest_text - own + margin).clamp(min=0) + (hardest_video - own + margin).clamp(min=0)).mean() / 2
 
 

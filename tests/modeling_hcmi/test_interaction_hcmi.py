@@ -2,50 +2,22 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from random_features import random_text_features, random_video_features
-from similarity_loops import cosine, token_wise_by_loops
+from similarity_loops import cosine
 
 from hcmi.modeling_hcmi import LEVELS
 from hcmi.modeling_hcmi.interaction_hcmi import (
     blockwise_similarity,
     combine_levels,
     level_similarity,
-    token_wise_similarity,
 )
+from hcmi.modeling_hcmi.token_wise_hcmi import token_wise_similarity
 
 EVEN = dict.fromkeys(LEVELS, 1.0)
 
 
 def assert_table(got: torch.Tensor, wanted: list[list[float]], atol: float = 1e-6) -> None:
     torch.testing.assert_close(got.double(), torch.tensor(wanted, dtype=torch.float64), atol=atol, rtol=0)
-
-
-@given(
-    words=st.lists(st.integers(1, 5), min_size=1, max_size=3),
-    frames=st.lists(st.integers(1, 6), min_size=1, max_size=4),
-    seed=st.integers(0, 10**6),
-)
-def test_token_wise_similarity_is_its_formula(words, frames, seed):
-    text, video = random_text_features(words, seed=seed), random_video_features(frames, seed=seed + 1)
-    sides = (text.words, video.frames, text.word_mask, video.frame_mask, text.word_weights, video.frame_weights)
-    got = token_wise_similarity(*sides)
-    assert got.shape == (len(words), len(frames))
-    assert_table(got, token_wise_by_loops(*(side.tolist() for side in sides)))
-
-
-def test_tied_tokens_give_the_same_similarity_as_one_of_them():
-    word, frame = [1.0, 2.0], [2.0, 1.0]
-    sides = [[[word, word, word]], [[frame, frame]], [[True] * 3], [[True] * 2], [[0.2, 0.3, 0.5]], [[0.9, 0.1]]]
-    assert_table(token_wise_similarity(*map(torch.tensor, sides)), [[0.8]])
-
-
-def test_a_padded_zero_never_beats_a_negative_cosine():
-    # Public code masks by multiplying with zero, and then takes the maximum of -1 and 0.
-    text_tokens, video_tokens = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), torch.tensor([[[-1.0, 0.0], [0.0, 0.0]]])
-    mask, weights = torch.tensor([[True, False]]), torch.tensor([[1.0, 0.0]])
-    assert token_wise_similarity(text_tokens, video_tokens, mask, mask, weights, weights).item() == -1.0
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e30, -1e30])
@@ -72,15 +44,6 @@ def test_no_gradient_reaches_padding():
         assert tensor.grad[mask].any()
 
 
-def test_token_wise_similarity_has_the_right_gradient():
-    text = random_text_features([2, 3], dtype=torch.float64)
-    video = random_video_features([3, 1, 2], dtype=torch.float64)
-    inputs = [t.requires_grad_() for t in (text.words, video.frames, text.word_weights, video.frame_weights)]
-    assert torch.autograd.gradcheck(
-        lambda w, f, a, b: token_wise_similarity(w, f, text.word_mask, video.frame_mask, a, b), inputs
-    )
-
-
 def test_levels_compare_what_they_are_named_after():
     text, video = random_text_features([2, 3, 1]), random_video_features([4, 2])
     assert_table(
@@ -98,18 +61,6 @@ def test_levels_compare_what_they_are_named_after():
         token_wise_similarity(
             text.words, video.frames, text.word_mask, video.frame_mask, text.word_weights, video.frame_weights
         ),
-    )
-
-
-def test_similarities_are_symmetric_under_exchange_and_ignore_length():
-    text, video = random_text_features([2, 3, 1]), random_video_features([4, 2])
-    sides = (text.words, video.frames, text.word_mask, video.frame_mask, text.word_weights, video.frame_weights)
-    words, frames, word_mask, frame_mask, a, b = sides
-    torch.testing.assert_close(
-        token_wise_similarity(*sides), token_wise_similarity(frames, words, frame_mask, word_mask, b, a).T
-    )
-    torch.testing.assert_close(
-        token_wise_similarity(*sides), token_wise_similarity(words * 7, frames * 0.1, word_mask, frame_mask, a, b)
     )
 
 

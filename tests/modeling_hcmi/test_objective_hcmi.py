@@ -10,7 +10,7 @@ from random_features import random_text_features, random_video_features
 from similarity_loops import cosine, token_wise_by_loops
 from tiny_hcmi import tiny_config
 
-from hcmi.modeling_hcmi import LEVELS, HCMITextFeatures, HCMIVideoFeatures, hcmi_objective
+from hcmi.modeling_hcmi import LEVELS, HCMITextFeatures, HCMIVideoFeatures, hcmi_objective, token_wise_hcmi
 from hcmi.modeling_hcmi.interaction_hcmi import level_similarity
 from hcmi.modeling_hcmi.objective_hcmi import (
     denoised_positives,
@@ -253,6 +253,75 @@ def test_the_objective_is_the_weighted_sum_of_its_parts(fields, same_videos, two
         assert got.marginal is None
     else:
         assert got.marginal.item() == pytest.approx(wanted["marginal"], rel=1e-5)
+
+
+def objective_tensor_by_loops(text, video, scale, positives: Mask, config) -> torch.Tensor:
+    """The objective in scalars, one pair of tokens after the other, so that autograd differentiates the formula."""
+    items = range(len(positives))
+
+    def token_wise(words, word_mask, a, frames, frame_mask, b):
+        pairs = [[torch.cosine_similarity(word, frame, 0) for frame in frames[frame_mask]] for word in words[word_mask]]
+        by_words = sum(weight * max(row) for weight, row in zip(a[word_mask], pairs, strict=True))
+        return (
+            by_words + sum(weight * max(row) for weight, row in zip(b[frame_mask], transposed(pairs), strict=True))
+        ) / 2
+
+    def table(one_pair):
+        return [[one_pair(t, v) for v in items] for t in items]
+
+    def contrast(logits, mask):
+        rows = zip(logits, mask, strict=True)
+        return -sum(
+            (sum(x.exp() for x, p in zip(row, own, strict=True) if p) / sum(x.exp() for x in row)).log()
+            for row, own in rows
+        ) / len(mask)
+
+    def side(words, word_mask, a, frames, frame_mask, b):
+        return table(lambda t, v: token_wise(words[t], word_mask[t], a[t], frames[v], frame_mask[v], b[v]))
+
+    t, v = text, video
+    cosines = table(lambda i, j: torch.cosine_similarity(t.pooler_output[i], v.pooler_output[j], 0))
+    tables = {
+        "frame_word": side(t.words, t.word_mask, t.word_weights, v.frames, v.frame_mask, v.frame_weights),
+        "clip_phrase": side(t.phrases, t.phrase_mask, t.phrase_weights, v.clips, v.clip_mask, v.clip_weights),
+        "video_sentence": cosines,
+    }
+    loss = config.marginal_weight * marginal_by_loops(cosines, positives, config.marginal_margin)
+    for level, similarity in tables.items():
+        logits = [[scale * s for s in row] for row in similarity]
+        both = contrast(transposed(logits), positives) + contrast(logits, transposed(positives))
+        loss = loss + config.loss_weights[level] * both / 2
+    return loss
+
+
+@pytest.mark.parametrize("block", [40, 2**21])
+def test_gradients_are_those_of_the_formula(monkeypatch, block):
+    monkeypatch.setattr(token_wise_hcmi, "CPU_BLOCK_ELEMENTS", block)
+    text, video, second_view = batch()
+    config = tiny_config(loss_weights={"frame_word": 1.0, "clip_phrase": 0.5, "video_sentence": 2.0})
+    positives = denoised_by_loops(video.pooler_output.tolist(), second_view.tolist())
+    assert sum(map(sum, positives)) > len(positives)
+    inputs, losses = [], []
+    for dtype in (torch.float32, torch.float64):
+        t, v, scale = text.to(dtype), video.to(dtype), torch.tensor(7.5, dtype=dtype)
+        places = [
+            *(t.pooler_output, t.words, t.phrases, t.word_weights, t.phrase_weights),
+            *(v.pooler_output, v.frames, v.clips, v.frame_weights, v.clip_weights),
+            scale,
+        ]
+        inputs.append([place.requires_grad_() for place in places])
+        if dtype == torch.float32:
+            losses.append(hcmi_objective(t, v, scale, config, second_view).loss)
+        else:
+            losses.append(objective_tensor_by_loops(t, v, scale, positives, config))
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-6)
+    got, wanted = (torch.autograd.grad(loss, places) for loss, places in zip(losses, inputs, strict=True))
+    masks = (None, text.word_mask, text.phrase_mask, text.word_mask, text.phrase_mask)
+    masks += (None, video.frame_mask, video.clip_mask, video.frame_mask, video.clip_mask, None)
+    for one, other, mask in zip(got, wanted, masks, strict=True):
+        real = ... if mask is None else mask
+        torch.testing.assert_close(one[real].double(), other[real], atol=1e-5, rtol=1e-5)
+        assert other[real].any()
 
 
 def test_no_gradient_passes_the_mask_or_the_second_view():
