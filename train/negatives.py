@@ -16,10 +16,10 @@ class _GatherWithGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
-        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, tensor.contiguous())
         ctx.rows = len(tensor)
-        return torch.cat(parts)
+        gathered = tensor.new_empty(dist.get_world_size(), *tensor.shape)
+        dist.all_gather(list(gathered), tensor.contiguous())
+        return gathered.flatten(0, 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
@@ -51,13 +51,16 @@ def gather_features(features: Any) -> Any:
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return features
+    fields = features.retrieval_fields
+    own = [size for name, padded in fields.items() for size in features[name].shape[1 : 1 + padded]]
+    # One exchange for all fields: on a GPU each of them waits for everything before.
+    longest = torch.tensor(own, device=features.pooler_output.device)
+    dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+    missing = iter([size - less for size, less in zip(longest.tolist(), own, strict=True)])
     gathered = {}
-    for name, padded in features.retrieval_fields.items():
+    for name, padded in fields.items():
         tensor = features[name]
-        sizes = torch.tensor(tensor.shape[1 : 1 + padded], device=tensor.device)
-        if padded:
-            dist.all_reduce(sizes, op=dist.ReduceOp.MAX)
-        missing = [size - own for size, own in zip(sizes.tolist(), tensor.shape[1:], strict=False)]
-        widths = [0, 0] * (tensor.dim() - 1 - padded) + [n for m in reversed(missing) for n in (0, m)]
+        behind = [(0, next(missing)) for _ in range(padded)]
+        widths = [0, 0] * (tensor.dim() - 1 - padded) + [n for pair in reversed(behind) for n in pair]
         gathered[name] = gather(pad(tensor, widths))
     return type(features)(**gathered)

@@ -1,48 +1,17 @@
-"""Two processes against one. Each of them is this file, run as a script with its rank and a folder."""
+"""Two processes against one. Each of them is this file, run as a script."""
 
-import os
-import subprocess
 import sys
-from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-from tiny_hcmi import random_texts, random_videos, tiny_model
+from pairs import half, pair_batch, training_model
+from processes import PROCESSES, join, leave, run_two
 from torch.nn.parallel import DistributedDataParallel
 
 from hcmi.modeling_hcmi import LEVELS, hcmi_objective
-from hcmi.train.loop import PairEncoder
 from hcmi.train.negatives import gather, gather_features
-
-PROCESSES = 2
-# The first process's texts are shorter than the second's, and so are its videos.
-WORDS = (4, 6, 3, 9, 5, 11)
-FRAMES = (3, 2, 3, 5, 1, 4)
-VIDEO_IDS = (0, 1, 2, 0, 3, 2)
-
-
-def whole_batch():
-    """6 pairs; videos 0 and 2 occur in both halves."""
-    mask = torch.arange(max(FRAMES)) < torch.tensor(FRAMES)[:, None]
-    batch = random_texts(WORDS) | {"video_ids": torch.tensor(VIDEO_IDS)}
-    for seed, prefix in ((1, ""), (2, "second_")):
-        batch[f"{prefix}pixel_values_videos"] = random_videos(len(FRAMES), max(FRAMES), seed)
-        batch[f"{prefix}video_mask"] = mask
-    return batch
-
-
-def share(batch, rank):
-    """The rows of one process, without padding that none of them needs."""
-    rows = slice(rank * 3, rank * 3 + 3)
-    own = {name: tensor[rows] for name, tensor in batch.items()}
-    for name in own:
-        if name in ("input_ids", "attention_mask"):
-            own[name] = own[name][:, : max(WORDS[rows])]
-        elif name != "video_ids":
-            own[name] = own[name][:, : max(FRAMES[rows])]
-    return own
+from hcmi.train.step import PairEncoder
 
 
 def objective_of(encoder, config, batch):
@@ -52,18 +21,12 @@ def objective_of(encoder, config, batch):
     )
 
 
-def training_model():
-    return tiny_model(marginal_margin=1.0).train()
-
-
-def work(rank, folder):
-    """What one of the processes does; the tests look at what it writes."""
-    # A process that waits for another in vain shall say so.
-    meeting = {"init_method": f"file://{folder}/meeting", "timeout": timedelta(seconds=60)}
-    dist.init_process_group("gloo", rank=rank, world_size=PROCESSES, **meeting)
+def work(folder):
+    """What one of the processes does; the tests look at what it finds."""
+    rank = join(folder)
     model = training_model()
     encoder = DistributedDataParallel(PairEncoder(model), find_unused_parameters=True)
-    batch = share(whole_batch(), rank)
+    batch = half(pair_batch(), rank)
     with torch.no_grad():
         text, video, *_ = encoder.module(batch)
     gathered = [{name: side[name] for name in side.retrieval_fields} for side in map(gather_features, (text, video))]
@@ -83,31 +46,13 @@ def work(rank, folder):
         "flags": gather(torch.tensor([rank == 0, True])),
         "numbers": gather(torch.tensor([rank, 7])),
     }
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    leave(folder, found)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What each of the two processes found."""
-    folder = tmp_path_factory.mktemp("processes")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(PROCESSES)
-    ]  # fmt: skip
-    try:
-        for process in started:
-            output, _ = process.communicate(timeout=120)
-            assert process.returncode == 0, output
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(PROCESSES)]
+    return run_two(__file__, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +60,10 @@ def alone():
     """The whole batch in this process: features of both sides, objective, gradients."""
     model = training_model()
     encoder = PairEncoder(model)
-    objective = objective_of(encoder, model.config, whole_batch())
+    objective = objective_of(encoder, model.config, pair_batch())
     objective.loss.backward()
     with torch.no_grad():
-        text, video, *_ = encoder(whole_batch())
+        text, video, *_ = encoder(pair_batch())
     return text, video, objective, {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
@@ -187,4 +132,4 @@ def test_one_process_gathers_nothing(alone, tmp_path, initialised):
 
 
 if __name__ == "__main__":
-    work(int(sys.argv[1]), Path(sys.argv[2]))
+    work(sys.argv[1])
