@@ -3,19 +3,12 @@ from collections import Counter
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from written_frames import WrittenFrames
 
 from hcmi.train.data.frame_sources import FileFrames, VideoFrames
 from hcmi.train.data.pairs import Pair, PairCollator, TrainingPairs
 
 CAPTIONS = [["a ring grows", "a circle gets larger"], ["two squares meet"], ["it ends", "it is over", "the end"]]
-
-
-class WrittenFrames:
-    """A source whose frames tell what they were drawn with."""
-
-    def sample(self, row, seeds):
-        frames = torch.full((2, 3, 4, 4), row, dtype=torch.uint8)
-        return [VideoFrames(frames, torch.tensor([0.0, 1.0]), (row, seed)) for seed in seeds]
 
 
 def views(count, value=1):
@@ -45,7 +38,7 @@ def test_a_pair_is_a_video_and_one_of_its_own_captions():
     for row, own in enumerate(CAPTIONS):
         counts = Counter(epoch[row].caption for epoch in drawn)
         assert set(counts) == set(own) and min(counts.values()) >= 30 / len(own) / 3
-        assert all(epoch[row].row == row and epoch[row].views[0].frames.unique() == row for epoch in drawn)
+        assert all(epoch[row].row == row and epoch[row].views[0].frames[0].unique() == row for epoch in drawn)
 
 
 def test_draws_depend_on_seed_epoch_and_row_alone():
@@ -65,7 +58,7 @@ def test_an_epoch_may_go_through_every_caption_with_its_video():
         pairs.begin_epoch(epoch, 2)
         drawn = [pairs[index] for index in range(len(pairs))]
         assert [(pair.row, pair.caption) for pair in drawn] == [(r, c) for r, own in enumerate(CAPTIONS) for c in own]
-        assert all(view.frames.unique() == pair.row for pair in drawn for view in pair.views)
+        assert all(view.frames[0].unique() == pair.row for pair in drawn for view in pair.views)
         seeds += [view.span[1] for pair in drawn for view in pair.views]
     # Every caption sees frames of its own.
     assert len(set(seeds)) == 3 * 6 * 2
@@ -83,6 +76,43 @@ def test_the_second_view_changes_neither_the_first_nor_the_caption():
     one, two = draws(views=1), draws(views=2)
     assert captions_of(one) == captions_of(two)
     assert seeds_of(one) == seeds_of(two)[::2]
+
+
+@pytest.mark.parametrize("over", ["captions", "videos"])
+def test_another_pair_takes_the_place_of_one_that_cannot_be_read(over):
+    captions = [[f"caption {row} {number}" for number in range(3)] for row in range(12)]
+    whole, holed = (TrainingPairs(captions, WrittenFrames(broken), 5, over) for broken in ((), (4, 9)))
+    taken = []
+    for epoch in range(4):
+        whole.begin_epoch(epoch, 2)
+        holed.begin_epoch(epoch, 2)
+        for index in range(len(whole)):
+            own, pair = whole[index], holed[index]
+            assert (pair.row, pair.caption, seeds_of([[pair]])) == (
+                holed[index].row, holed[index].caption, seeds_of([[holed[index]]])
+            )  # fmt: skip
+            if own.row not in (4, 9):
+                assert pair.unreadable == () and (pair.row, pair.caption) == (own.row, own.caption)
+                continue
+            assert pair.unreadable[0] == (own.row, f"{own.row}.mp4: not a video")
+            assert pair.row not in (4, 9) and pair.caption in captions[pair.row] and len(pair.views) == 2
+            taken.append((pair.row, *seeds_of([[pair]])))
+    # Drawn among all, with frames of their own.
+    assert len({row for row, *_ in taken}) > 3 and len(set(taken)) == len(taken)
+    assert not {seed for _, *seeds in taken for seed in seeds} & set(seeds_of([[whole[k] for k in range(len(whole))]]))
+
+
+def test_where_no_pair_can_be_read_all_that_were_tried_are_told(processor):
+    pairs = TrainingPairs(CAPTIONS, WrittenFrames(broken=range(3)), 5)
+    pair = pairs[0]
+    assert pair.views == [] and {met.row for met in pair.unreadable} == {0, 1, 2} and len(pair.unreadable) == 3
+    assert PairCollator(processor.tokenizer, 2, 40)([pair]) == {"unreadable": list(pair.unreadable)}
+
+
+def test_a_batch_tells_what_could_not_be_read(processor):
+    pairs = TrainingPairs(CAPTIONS, WrittenFrames(broken=[1]), 5, "videos")
+    batch = PairCollator(processor.tokenizer, 2, 40)([pairs[row] for row in range(3)])
+    assert batch["unreadable"] == [(1, "1.mp4: not a video")] and 1 not in batch["video_ids"]
 
 
 def test_worker_processes_draw_the_same(videos, processor):
