@@ -11,9 +11,9 @@ def add_benchmark_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where the benchmark lies")
     group.add_argument(
         "--annotations",
-        metavar="FOLDER",
+        metavar="PLACE",
         help="folder of the benchmark's annotation files, or hf://OWNER/NAME for a copy on the Hub (shape_stories: "
-        "its own folder, written when it is not there; default: in the cache)",
+        "its own folder, written when it is not there; default: in the cache; folder: the captions' file)",
     )
     group.add_argument(
         "--videos",

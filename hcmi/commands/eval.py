@@ -183,7 +183,8 @@ def _measure_one(
 
 def _bank(arguments: argparse.Namespace) -> list[str]:
     """`BANK_SIZE` different training captions, or all there are; the same ones at every call."""
-    training = read_annotations(arguments.benchmark, "train", arguments.annotations, arguments.protocol)
+    annotations, _ = BENCHMARKS[arguments.benchmark].code.places(arguments.annotations, arguments.videos)
+    training = read_annotations(arguments.benchmark, "train", annotations, arguments.protocol)
     captions = list(dict.fromkeys(caption for annotation in training for caption in annotation.captions))
     return random.Random(0).sample(captions, min(BANK_SIZE, len(captions)))
 

@@ -248,7 +248,7 @@ def test_post_processing_stands_beside_the_plain_numbers(runs, stories, evaluate
 
 def test_a_large_bank_is_sampled(stories, monkeypatch):
     monkeypatch.setattr(eval_command, "BANK_SIZE", 4)
-    arguments = argparse.Namespace(benchmark="shape_stories", annotations=str(stories), protocol=None)
+    arguments = argparse.Namespace(benchmark="shape_stories", annotations=str(stories), videos=None, protocol=None)
     bank = eval_command._bank(arguments)
     assert len(set(bank)) == 4 and bank == eval_command._bank(arguments)
 

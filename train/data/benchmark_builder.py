@@ -56,10 +56,12 @@ def find_videos(annotations: Iterable[Annotation], files: VideoFiles) -> FoundVi
         ValueError: several files may be one video, or one file several videos.
     """
     found = FoundVideos()
-    owners: dict[str, str] = {}
+    # Several stretches of one file are several videos.
+    owners: dict[tuple[str, float | None, float | None], str] = {}
     for annotation in annotations:
         video_id, path = annotation.video_id, files.find(annotation.file_names)
-        if path is not None and (owner := owners.setdefault(path, video_id)) != video_id:
+        stretch = (path or "", annotation.start, annotation.end)
+        if path is not None and (owner := owners.setdefault(stretch, video_id)) != video_id:
             raise ValueError(
                 f"{path} would be both the videos {owner} and {video_id}: name a folder with one file each"
             )
@@ -100,14 +102,16 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         self,
         *,
         split: str,
-        annotations: str | os.PathLike,
+        annotations: str | os.PathLike | None = None,
         videos: str | os.PathLike | None = None,
         protocol: str | None = None,
         allow_missing: bool = False,
         cache_dir: str | os.PathLike | None = None,
     ) -> None:
         protocol = choose_protocol(self.NAME, self.PROTOCOLS, split, protocol)
-        found, files = _found(self.read(split, annotations=annotations, protocol=protocol), annotations, videos)
+        annotations, videos = self.places(annotations, videos)
+        files = VideoFiles(videos)
+        found = find_videos(self.read(split, annotations=annotations, protocol=protocol), files)
         self.split = split
         self.rows = found.rows
         expected = self.PROTOCOLS[protocol].splits[split]
@@ -135,6 +139,22 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
     @abstractmethod
     def read_files(folder: AnnotationFolder, split: str, protocol: str) -> Iterator[Annotation]:
         """The split's videos in the order of its list; a video without captions where none are found."""
+
+    @classmethod
+    def places(
+        cls, annotations: str | os.PathLike | None, videos: str | os.PathLike | None
+    ) -> tuple[str | os.PathLike, str | os.PathLike]:
+        """
+        Where the annotations and the videos are, of which the one may stand for the other.
+
+        Raises:
+            ValueError: not enough is given.
+        """
+        if annotations is None:
+            raise ValueError(f"{cls.NAME} needs its annotation files: name their folder (annotations)")
+        if videos is None and is_on_hub(annotations):
+            raise ValueError(f"{annotations} holds annotations: name the folder of the video files too (videos)")
+        return annotations, annotations if videos is None else videos
 
     @classmethod
     def read(cls, split: str, *, annotations: str | os.PathLike | None, protocol: str) -> list[Annotation]:
@@ -180,15 +200,6 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
 def is_on_hub(annotations: str | os.PathLike) -> bool:
     """Whether annotations are a copy on the Hub and no folder."""
     return str(annotations).startswith(HUB_PREFIX)
-
-
-def _found(
-    annotations: list[Annotation], place: str | os.PathLike, videos: str | os.PathLike | None
-) -> tuple[FoundVideos, VideoFiles]:
-    if videos is None and is_on_hub(place):
-        raise ValueError(f"{place} holds annotations: name the folder of the video files too (videos)")
-    files = VideoFiles(place if videos is None else videos)
-    return find_videos(annotations, files), files
 
 
 def _problems(info: BenchmarkInfo, found: FoundVideos, files: VideoFiles, annotations: str | os.PathLike) -> str:

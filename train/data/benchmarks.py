@@ -45,6 +45,7 @@ BENCHMARKS = {
     "lsmdc": Benchmark("lsmdc", "LSMDC"),
     "didemo": Benchmark("didemo", "DiDeMo"),
     "activitynet": Benchmark("activitynet", "ActivityNet"),
+    "folder": Benchmark("folder", "OwnVideos"),
 }
 
 

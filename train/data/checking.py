@@ -12,10 +12,9 @@ from hcmi.processing.frame_sampling import segment_times
 from hcmi.processing.video_reading import VideoReadError, read_frames
 
 from .annotation import Annotation
-from .benchmark_builder import find_videos, is_on_hub
+from .benchmark_builder import find_videos
 from .benchmark_info import BenchmarkInfo
-from .benchmarks import protocols, read_annotations
-from .shape_stories import default_folder
+from .benchmarks import BENCHMARKS, protocols, read_annotations
 from .video_files import VideoFiles
 from .worker_pool import run_jobs
 
@@ -53,20 +52,14 @@ def check_benchmark(
     protocol = next(iter(known)) if protocol is None else protocol
     if protocol not in known:
         raise ValueError(f"{name} has no protocol {protocol!r}: choose one of {', '.join(known)}")
-    if annotations is None:
-        if name != "shape_stories":
-            raise ValueError(f"{name} needs its annotation files: name their folder (--annotations)")
-        annotations = default_folder()
-    place = annotations if videos is None else videos
-    if is_on_hub(place):
-        raise ValueError(f"{place} holds annotations: name the folder of the video files too (--videos)")
+    annotations, videos = BENCHMARKS[name].code.places(annotations, videos)
 
     report: dict[str, Any] = {
         "benchmark": name,
         "protocol": protocol,
         "protocol_description": known[protocol].description,
         "annotations": str(annotations),
-        "videos": os.path.abspath(place),
+        "videos": os.path.abspath(videos),
         "files": 0,
         "splits": {},
     }
@@ -75,7 +68,7 @@ def check_benchmark(
         rows: list[dict[str, Any]] = []
         try:
             read = read_annotations(name, split, annotations, protocol)
-            files = VideoFiles(place) if files is None else files
+            files = VideoFiles(videos) if files is None else files
             checked, rows = _check(read, files, name, split, protocol)
         except (ValueError, OSError) as error:  # another split may be all right
             checked = {"complete": False, "error": str(error)}

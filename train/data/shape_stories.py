@@ -159,9 +159,18 @@ class ShapeStories(datasets.GeneratorBasedBuilder):
         cache_dir: str | os.PathLike | None,
     ) -> datasets.Dataset | datasets.IterableDataset:
         """As `load_benchmark`; the folder is complete when it is written, so that nothing can be missing."""
+        annotations, _ = cls.places(annotations, videos)
+        return load_shape_stories(_written(annotations), split, streaming=streaming, cache_dir=cache_dir)
+
+    @classmethod
+    def places(
+        cls, annotations: str | os.PathLike | None, videos: str | os.PathLike | None
+    ) -> tuple[str | os.PathLike, str | os.PathLike]:
+        """The benchmark's folder, twice: its own in the cache unless one is given."""
         if videos is not None:
             raise ValueError("shape_stories has its videos beside its annotations: give no other folder (videos)")
-        return load_shape_stories(_written(annotations), split, streaming=streaming, cache_dir=cache_dir)
+        folder = default_folder() if annotations is None else annotations
+        return folder, folder
 
     @classmethod
     def read(cls, split: str, *, annotations: str | os.PathLike | None, protocol: str) -> list[Annotation]:

@@ -11,9 +11,10 @@ from miniature_benchmarks import Miniature, expect_miniature_counts, write_minia
 from torch.utils.data import DataLoader
 
 from hcmi.train.data.annotation import Annotation
-from hcmi.train.data.benchmark_builder import BenchmarkBuilder
+from hcmi.train.data.benchmark_builder import BenchmarkBuilder, find_videos
 from hcmi.train.data.benchmark_info import benchmark_info
 from hcmi.train.data.msvd import MSVD
+from hcmi.train.data.video_files import VideoFiles
 
 COLUMNS = ["video_id", "video", "captions", "start", "end"]
 
@@ -227,3 +228,13 @@ def test_copies_on_the_hub_are_read_by_their_own_module(load, miniature, monkeyp
     assert dataset[0]["captions"] == ["one", "two"] and benchmark_info(dataset).complete
     with pytest.raises(ValueError, match=r"hf://someone/MSVD holds annotations: name the folder of the video files"):
         load(annotations="hf://someone/MSVD", videos=None)
+
+
+def test_stretches_of_one_file_are_videos_of_their_own(tmp_path):
+    (tmp_path / "film.mp4").touch()
+    stretches = [Annotation(f"film_{n}", ("a caption",), ("film",), start=n, end=n + 1.0) for n in (0.0, 1.0)]
+    found = find_videos(stretches, VideoFiles(tmp_path))
+    assert [(row["video_id"], row["start"]) for row in found.rows] == [("film_0.0", 0.0), ("film_1.0", 1.0)]
+    again = Annotation("other", ("a caption",), ("film",), start=1.0, end=2.0)
+    with pytest.raises(ValueError, match=r"film_1\.0 and other"):
+        find_videos([*stretches, again], VideoFiles(tmp_path))

@@ -17,6 +17,7 @@ DEFAULTS = {
     "lsmdc": "challenge-1000",
     "didemo": "paragraph",
     "activitynet": "val_1",
+    "folder": "own",
 }
 
 
@@ -37,7 +38,7 @@ def test_names_and_first_protocols():
 
 def test_names_are_known_without_loading_anything_heavy():
     code = (
-        "import sys, hcmi.train.data.benchmarks as b; assert len(b.BENCHMARKS) == 6; "
+        "import sys, hcmi.train.data.benchmarks as b; assert len(b.BENCHMARKS) == 7; "
         "assert not {'datasets', 'pandas', 'pyarrow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
