@@ -5,6 +5,9 @@ Registering takes the classes themselves, hence torch and most of transformers: 
 `hcmi --help` should not cost. So each registration waits until the module with the registry has been imported, and
 until no import of transformers or of this package is under way any more: their modules import each other in circles
 (CLIP's model file imports the Auto classes, for instance), and a half imported module has no class to give.
+
+The classes themselves are prepared in the same way: what they save carries its code, so that it can be loaded where
+this package is not installed, with `trust_remote_code=True`.
 """
 
 import sys
@@ -51,13 +54,31 @@ def _register_pipeline() -> None:
     )
 
 
+def _prepare_model() -> None:
+    from hcmi.modeling_hcmi import HCMIConfig, HCMIModel
+
+    HCMIConfig.register_for_auto_class()
+    HCMIModel.register_for_auto_class()
+    # A published model names the copy of the pipeline that lies beside it, and transformers would insist on trusting
+    # that one, though the pipeline is at hand here. Not saved either: only publishing puts the copy there.
+    HCMIConfig.custom_pipelines = property(lambda config: {}, lambda config, value: None)  # type: ignore[attr-defined]
+
+
+def _prepare_processor() -> None:
+    from hcmi.processing import HCMIProcessor
+
+    HCMIProcessor.register_for_auto_class()
+
+
 _pending: dict[str, Callable[[], None]] = {
+    "hcmi.modeling_hcmi": _prepare_model,
+    "hcmi.processing": _prepare_processor,
     "transformers.models.auto.configuration_auto": _register_config,
     "transformers.models.auto.modeling_auto": _register_model,
     "transformers.models.auto.processing_auto": _register_processor,
     "transformers.pipelines": _register_pipeline,
 }
-"""Module with a registry -> what to do once it is there."""
+"""Module with a class or a registry -> what to do once it is there."""
 
 
 class _ImportWatcher(MetaPathFinder):

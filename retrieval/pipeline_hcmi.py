@@ -243,8 +243,11 @@ class _VideoReader(Dataset):
         name = _name(video)
         try:
             tensors = self.processor(videos=[video], uint8=True, return_tensors="pt")
-        except VideoReadError as error:
-            return name or f"videos[{index}]", error if name else VideoReadError(f"videos[{index}]", str(error))
+        except ValueError as error:
+            # By its name: a processor that was loaded from a folder with its code has a class of its own for it.
+            if type(error).__name__ != "VideoReadError":
+                raise
+            return name or f"videos[{index}]", VideoReadError(*error.args if name else (f"videos[{index}]", str(error)))
         return name or f"videos[{index}]", dict(tensors)
 
 

@@ -117,8 +117,10 @@ def test_the_wheel_holds_every_module_and_no_other_file_than_data(wheel):
     sources = {name for name in files if name.endswith(".py")}
     modules = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in sources}
     assert modules == set(modules_of_the_checkout())
-    configs = [path.name for kind in ("yaml", "json") for path in (ROOT / "train" / "configs").glob(f"*.{kind}")]
-    data = {f"hcmi/train/configs/{name}" for name in configs} | {"hcmi/train/published_results.yaml"}
+    folder = ROOT / "train" / "configs"
+    configs = [path.relative_to(folder) for kind in ("yaml", "json") for path in folder.rglob(f"*.{kind}")]
+    data = {f"hcmi/train/configs/{name}" for name in configs} 
+    data |= {"hcmi/train/published_results.yaml", "hcmi/train/model_card.md"}
     assert files - sources == data
 
 
