@@ -6,7 +6,7 @@ import os
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,46 @@ CHOICES = ("validation", "last")
 EPOCHS_OVER = ("captions", "videos")
 
 
-def _option(group: str, text: str, default: Any = MISSING, **more: Any) -> Any:
+def _option(group: str, text: str, default: Any, *, may_differ: bool = False, choices: Sequence[str] = ()) -> Any:
+    metadata = {"group": group, "help": text, "may_differ": may_differ, "choices": choices}
     if isinstance(default, dict | list):
-        return field(default_factory=lambda: type(default)(default), metadata={"group": group, "help": text, **more})
-    return field(default=default, metadata={"group": group, "help": text, **more})
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
 class TrainingArguments:
     """Everything a run depends on; saved beside its results. Field by field in `hcmi train --help`."""
 
-    output: str = _option("run", "folder that gets the model, the results, the curves and the log", "runs/hcmi")
+    output: str = _option(
+        "run",
+        "folder that gets the model, the results, the curves, the log and the checkpoints",
+        "runs/hcmi",
+        may_differ=True,
+    )
+    resume: str = _option(
+        "run",
+        "auto goes on from the newest whole checkpoint in the output folder, or begins where there is none; none "
+        "refuses a folder that holds a run; or the folder of one of its checkpoints",
+        "auto",
+        may_differ=True,
+    )
+    checkpoint_every: int = _option(
+        "run", "steps between two checkpoints within an epoch; 0: only at the end of each", 500, may_differ=True
+    )
+    keep_checkpoints: int = _option(
+        "run", "newest checkpoints that are kept, beside the best model", 2, may_differ=True
+    )
     seed: int = _option("run", "of the initial weights, the order of the videos, and the frames and captions drawn", 0)
-    tracker: str = _option("run", "where the losses go besides the history file", "tensorboard", choices=TRACKERS)
-    cpu: bool = _option("run", "stay on the CPU even where a GPU is at hand", False)
+    tracker: str = _option(
+        "run", "where the losses go besides the history file", "tensorboard", may_differ=True, choices=TRACKERS
+    )
+    cpu: bool = _option("run", "stay on the CPU even where a GPU is at hand", False, may_differ=True)
     cpu_threads: int | None = _option(
         "run",
         "threads of each process on the CPU; default: the usable cores, shared among the machine's processes",
         None,
+        may_differ=True,
     )
 
     benchmark: str = _option("data", "name of the benchmark", "shape_stories")
@@ -46,8 +68,11 @@ class TrainingArguments:
         "folder with the benchmark's annotation files, or hf://owner/name for a copy on the Hub; "
         "default: the built-in benchmark's place in the cache",
         None,
+        may_differ=True,
     )
-    videos: str | None = _option("data", "folder with the video files; default: that of the annotations", None)
+    videos: str | None = _option(
+        "data", "folder with the video files; default: that of the annotations", None, may_differ=True
+    )
     protocol: str | None = _option("data", "of the benchmark, such as 1k-A-9k; default: its first", None)
     allow_missing: bool = _option(
         "data", "go on without missing videos, and with other counts than the protocol's: the result says so", False
@@ -70,9 +95,12 @@ class TrainingArguments:
         choices=FRAME_STORES,
     )
     frame_folder: str | None = _option(
-        "data", "where kept frames are; default: beside the data set's cache, as for `hcmi data prepare`", None
+        "data",
+        "where kept frames are; default: beside the data set's cache, as for `hcmi data prepare`",
+        None,
+        may_differ=True,
     )
-    num_workers: int = _option("data", "processes that read videos beside the training process", 0)
+    num_workers: int = _option("data", "processes that read videos beside the training process", 0, may_differ=True)
 
     model: str | None = _option("model", "a CLIP or HCMI checkpoint to start from: folder or Hub name", None)
     model_config: str | None = _option("model", "instead: JSON file with an HCMIConfig, trained from scratch", None)
@@ -105,7 +133,7 @@ class TrainingArguments:
         choices=MIXED_PRECISIONS,
     )
     gradient_checkpointing: bool = _option(
-        "optimisation", "save memory: layers are computed again in the backward", False
+        "optimisation", "save memory: layers are computed again in the backward", False, may_differ=True
     )
 
     choose: str = _option(
@@ -115,12 +143,12 @@ class TrainingArguments:
         "validation",
         choices=CHOICES,
     )
-    evaluation_batch_size: int = _option("evaluation", "videos, and texts, encoded at once", 64)
+    evaluation_batch_size: int = _option("evaluation", "videos, and texts, encoded at once", 64, may_differ=True)
 
     def __post_init__(self) -> None:
         for entry in fields(self):
             setattr(self, entry.name, _converted(entry.name, entry.type, getattr(self, entry.name)))
-            choices = entry.metadata.get("choices")
+            choices = entry.metadata["choices"]
             value = getattr(self, entry.name)
             for item in value if isinstance(value, list) else [value]:
                 if choices and item is not None and item not in choices:
@@ -128,10 +156,10 @@ class TrainingArguments:
         if self.model_config is not None:
             # So that the saved file means the same one, wherever it lies.
             self.model_config = os.path.abspath(self.model_config)
-        for name in ("epochs", "batch_size", "frames_per_video", "evaluation_batch_size"):
+        for name in ("epochs", "batch_size", "frames_per_video", "evaluation_batch_size", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "tower_learning_rate", "weight_decay", "num_workers"):
+        for name in ("learning_rate", "tower_learning_rate", "weight_decay", "num_workers", "checkpoint_every"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.cpu_threads is not None and self.cpu_threads < 1:
@@ -155,6 +183,10 @@ class TrainingArguments:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
 
+    def settings(self) -> dict[str, Any]:
+        """The fields that make a run what it is: a resumed one has to have the same."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if not entry.metadata["may_differ"]}
+
     def save(self, path: Path) -> None:
         """As a YAML file that `--config` takes."""
         path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
@@ -172,8 +204,8 @@ def build_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         groups[group].add_argument(
             f"--{entry.name}",
             default=argparse.SUPPRESS,
-            metavar=_metavar(entry.type, entry.metadata.get("choices")),
-            help=f"{entry.metadata['help']} (default: {default})".replace("%", "%%"),
+            metavar=_metavar(entry.type, entry.metadata["choices"]),
+            help=f"{entry.metadata['help']} ({_remarks(entry, default)})".replace("%", "%%"),
         )
     return parser
 
@@ -217,6 +249,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if content.get("mixed_precision") is False:
         content["mixed_precision"] = "no"
     return content
+
+
+def _remarks(entry: Field, default: Any) -> str:
+    return f"default: {default}" + ("; may differ when a run is resumed" if entry.metadata["may_differ"] else "")
 
 
 def _metavar(kind: Any, choices: Sequence[str] | None) -> str:

@@ -1,9 +1,7 @@
 """The training run: epochs over pairs, validation after each, the best model tested once at the end."""
 
 import os
-import signal
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from hcmi.modeling_hcmi import LEVELS, HCMIModel, HCMIObjective, hcmi_objective
+from hcmi.modeling_hcmi import HCMIModel, HCMIObjective, hcmi_objective
 
 from .arguments import TrainingArguments
 from .building import build, parameter_groups
@@ -24,17 +22,16 @@ from .checkpoints import save_model
 from .cores import usable_cores
 from .curves import draw_curves
 from .data.benchmark_info import benchmark_info
-from .data.benchmarks import load_benchmark
-from .data.candidates import DecodedCandidates, PreparedCandidates
-from .data.frame_sources import CandidateFrames, FileFrames, FrameSource
-from .data.pairs import PairCollator, TrainingPairs
-from .data.prepared_frames import frame_folder, prepare_frames
+from .data.pairs import PairCollator
 from .evaluation import evaluate
 from .history import History
+from .interruption import Interruption
 from .negatives import gather, gather_features
+from .recording import Recorder
 from .results import complete_result, save_result
+from .resuming import Progress, Resuming, remaining_batches
+from .run_data import RunData
 
-PARTS = (*LEVELS, "marginal", "mined_pairs")
 _RECORD_EVERY = 10  # steps
 
 
@@ -79,23 +76,25 @@ class PairEncoder(nn.Module):
 
 def train(arguments: TrainingArguments) -> TrainingOutcome | None:
     """
-    Runs one training, from data to tested model.
+    Runs one training, from data to tested model; or the rest of one, see `resuming`.
 
-    Interrupted by Ctrl-C it saves the model as it stands to `output/interrupted` and raises `KeyboardInterrupt` on.
+    Interrupted by Ctrl-C it ends the step, writes a checkpoint, tells the command that goes on from there, and raises
+    `KeyboardInterrupt` on.
 
     Returns:
         What was left behind; `None` in all processes but the main one.
 
     Raises:
-        ValueError: arguments that do not fit each other or the benchmark.
+        ValueError: arguments that do not fit each other, the benchmark, or the run in the output folder.
         VideoReadError: a video cannot be read.
         NonFiniteLossError: the loss is no number any more.
+        OSError: the model cannot be written. A checkpoint that cannot be is told, and the training goes on.
     """
     training = _Training(arguments)
     try:
         training.run_epochs()
     except KeyboardInterrupt:
-        training.save_interrupted()
+        training.tell_interrupted()
         raise
     return training.test()
 
@@ -113,83 +112,85 @@ class _Training:
             local = int(os.environ.get("LOCAL_WORLD_SIZE", self.accelerator.num_processes))
             torch.set_num_threads(arguments.cpu_threads or max(1, usable_cores() // local))
         set_seed(arguments.seed)
-        # All splits at once: a missing file is told now and not after hours of training.
-        training, self.testing = self._load("train"), self._load("test")
-        self.validation = self._load("validation") if arguments.choose == "validation" else None
-        rows = _not_validated(training, self.validation)
-        self.held_out = len(training) - len(rows)
-        captions, self.video_ids = (training.select(rows)[name] for name in ("captions", "video_id"))
-        self.model, self.processor = build(arguments, (caption for own in captions for caption in own))
-
-        self.validation_frames = None
-        if self.validation is not None:
-            self.validation_frames = self._frames(self.validation, range(len(self.validation)))
-        self.pairs = TrainingPairs(captions, self._frames(training, rows), arguments.seed, arguments.epoch_over)
+        self.resuming = Resuming(arguments, self.accelerator)
+        self.data = RunData(arguments, self.accelerator)
+        self.model, self.processor = build(arguments, (caption for own in self.data.captions for caption in own))
+        self.validation_frames = self.data.validation_frames(self.processor)
+        self.pairs = self.data.training_pairs(self.processor)
         loader = self._loader()
         self.steps = arguments.epochs * len(loader)
-        self.steps_done = 0
         optimizer = torch.optim.AdamW(parameter_groups(self.model, arguments), betas=(0.9, 0.98), eps=1e-6, fused=True)
         warmup = round(arguments.warmup_share * self.steps)
         schedule = get_cosine_schedule_with_warmup(optimizer, warmup, self.steps)
         prepared: Any = self.accelerator.prepare(PairEncoder(self.model), optimizer, loader, schedule)
         self.encoder, self.optimizer, self.loader, self.schedule = prepared
 
-        self.best_recall, self.kept_epoch = -1.0, 0
+        self.progress = Progress()
+        self.resuming.begin(self.model, self.processor, self.progress, self.data.fingerprint())
+        self.seconds_before = self.progress.seconds
         self.history: History | None = None
         if self.accelerator.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
             arguments.save(self.output / "arguments.yaml")
-            self.history = History(self.output / "history.jsonl")
-        self.accelerator.init_trackers("tensorboard")
+            self.history = History(self.output / "history.jsonl", self.progress.history)
+        # What was tracked after the checkpoint is tracked once more.
+        self.accelerator.init_trackers(
+            "tensorboard", init_kwargs={"tensorboard": {"purge_step": self.progress.steps + 1}}
+        )
 
     def run_epochs(self) -> None:
         """All epochs; the best model so far on the validation split, or else the last, is in `output/model`."""
-        with tqdm(total=self.steps, desc="training", disable=not self.accelerator.is_main_process) as bar:
-            for epoch in range(self.arguments.epochs):
-                self._epoch(epoch, bar)
-                if self.validation is None:
-                    self._keep(epoch)
-                else:
-                    self._validate(epoch)
+        progress, epochs = self.progress, self.arguments.epochs
+        if self.resuming.start is not None:
+            self.accelerator.print(f"going on from {self.resuming.start}: {progress.steps} of {self.steps} steps")
+        self.accelerator.print(f"if this run is interrupted, go on with\n  {self.resuming.command}")
+        quiet = not self.accelerator.is_main_process
+        with (
+            tqdm(total=self.steps, initial=progress.steps, desc="training", disable=quiet) as bar,
+            Interruption(self.accelerator) as interruption,
+        ):
+            self.recorder = Recorder(self.accelerator, self.history, progress, bar, self.arguments.batch_size)
+            while progress.epoch < epochs:
+                self._epoch(interruption)
+                with interruption.at_once():
+                    self._choose()
+                progress.epoch, progress.batch = progress.epoch + 1, 0
+            if interruption.requested():
+                raise KeyboardInterrupt
 
-    def save_interrupted(self) -> None:
-        """The model as it stands, to `output/interrupted`."""
-        if not self.accelerator.is_main_process:
-            return
-        # Launchers pass on a Ctrl-C that the terminal has sent to every process already: saving must survive it.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            save_model(self.model, self.processor, self.output / "interrupted")
-        finally:
-            signal.signal(signal.SIGINT, handler)
-        tqdm.write(f"interrupted at step {self.steps_done}: the model as it stands is in {self.output / 'interrupted'}")
+    def tell_interrupted(self) -> None:
+        """Where the run stands, and how it goes on."""
+        checkpoints = self.resuming.checkpoints.all()
+        there = f"from {checkpoints[-1]}" if checkpoints else "from the beginning: there is no checkpoint yet"
+        if self.accelerator.is_main_process:
+            tqdm.write(f"interrupted after step {self.progress.steps}; this goes on {there}\n  {self.resuming.command}")
 
     def test(self) -> TrainingOutcome | None:
         """The best model on the test split, from the video files; writes the result and the curves."""
         self.accelerator.wait_for_everyone()
-        trained = time.perf_counter() - self.started
+        trained = self._seconds()
         folder = self.output / "model"
         model = HCMIModel.from_pretrained(folder).to(self.accelerator.device)
         files = {"num_frames": self.arguments.frames_per_video, "num_workers": self.arguments.num_workers}
-        measured = self._evaluate(model, self.testing, **files)
+        measured = self._evaluate(model, self.data.testing, **files)
         self.accelerator.end_training()
         if self.history is None:
             return None
         result = complete_result(
             measured,
             model=str(folder),
-            info=benchmark_info(self.testing),
+            info=benchmark_info(self.data.testing),
             seed=self.arguments.seed,
             device=self.accelerator.device,
             dtype=model.dtype,
         )
         result["training"] = {
             "epochs": self.arguments.epochs,
-            "videos": len(self.video_ids),
+            "videos": len(self.data.video_ids),
             "pairs": len(self.pairs),
-            "held_out": self.held_out,
+            "held_out": self.data.held_out,
             **self._choice(),
-            "steps": self.steps_done,
+            "steps": self.progress.steps,
             "processes": self.accelerator.num_processes,
             "parameters": sum(p.numel() for p in model.parameters()),
             "seconds": trained,
@@ -202,49 +203,13 @@ class _Training:
 
     def _choice(self) -> dict[str, Any]:
         """Which epoch's model was kept, and why."""
-        if self.validation is None:
-            return {"chosen_epoch": self.kept_epoch, "chosen_by": "fixed beforehand: the last"}
+        if self.data.validation is None:
+            return {"chosen_epoch": self.progress.kept_epoch, "chosen_by": "fixed beforehand: the last"}
         return {
-            "chosen_epoch": self.kept_epoch,
+            "chosen_epoch": self.progress.kept_epoch,
             "chosen_by": "validation text-to-video R@1 of the combined levels",
-            "validation_recall_at_1": self.best_recall,
+            "validation_recall_at_1": self.progress.best_recall,
         }
-
-    def _load(self, split: str) -> Any:
-        arguments = self.arguments
-        with self.accelerator.main_process_first():
-            dataset = load_benchmark(
-                arguments.benchmark,
-                split,
-                annotations=arguments.annotations,
-                videos=arguments.videos,
-                protocol=arguments.protocol,
-                allow_missing=arguments.allow_missing,
-            )
-        self.accelerator.print(benchmark_info(dataset))
-        return dataset
-
-    def _frames(self, dataset: Any, rows: Sequence[int]) -> FrameSource:
-        """Where the frames of some rows come from: their files, or what is kept of the whole split."""
-        arguments = self.arguments
-        if not arguments.candidate_frames:
-            return FileFrames(self.processor, dataset.select(rows), arguments.frames_per_video)
-        candidates: Any
-        if arguments.frame_store == "none":
-            candidates = DecodedCandidates(self.processor, dataset.select(rows), arguments.candidate_frames)
-        else:
-            with self.accelerator.main_process_first():
-                prepared = prepare_frames(
-                    dataset,
-                    self.processor,
-                    arguments.candidate_frames,
-                    Path(arguments.frame_folder) if arguments.frame_folder else frame_folder(dataset),
-                    num_workers=usable_cores(),
-                    encoding=arguments.frame_store,
-                    progress=self.accelerator.is_main_process,
-                )
-            candidates = PreparedCandidates(prepared.select(rows))
-        return CandidateFrames(candidates, arguments.frames_per_video)
 
     def _loader(self) -> DataLoader:
         if len(self.pairs) < self.arguments.batch_size:
@@ -261,24 +226,26 @@ class _Training:
             num_workers=self.arguments.num_workers,
         )
 
-    def _epoch(self, epoch: int, bar: tqdm) -> None:
-        self.loader.set_epoch(epoch)
-        mining = self.model.config.label_denoising and epoch >= self.arguments.denoising_start * self.arguments.epochs
-        self.pairs.begin_epoch(epoch, views=2 if mining else 1)
+    def _epoch(self, interruption: Interruption) -> None:
+        """The epoch's steps that are not done yet, and a checkpoint after the last."""
+        progress, every = self.progress, self.arguments.checkpoint_every
+        self.loader.set_epoch(progress.epoch)
+        begun = progress.epoch >= self.arguments.denoising_start * self.arguments.epochs
+        self.pairs.begin_epoch(progress.epoch, views=2 if self.model.config.label_denoising and begun else 1)
         self.model.train()
-        sums: dict[str, float] = {}
-        count, since = 0, time.perf_counter()
-        for index, batch in enumerate(self.loader, start=1):
+        self.recorder.start_clock()
+        for batch in remaining_batches(self.loader, progress.batch):
             objective = self._step(batch)
-            parts = {part: getattr(objective, part) for part in ("loss", *PARTS)}
-            values = {part: float(value.detach()) for part, value in parts.items() if value is not None}
-            sums = {part: sums.get(part, 0.0) + value for part, value in values.items()}
-            count += 1
-            if self.steps_done % _RECORD_EVERY == 0 or index == len(self.loader):
-                speed = count * self.arguments.batch_size / (time.perf_counter() - since)
-                self._record({part: value / count for part, value in sums.items()}, speed, bar)
-                sums, count, since = {}, 0, time.perf_counter()
-            bar.update()
+            progress.batch, progress.steps = progress.batch + 1, progress.steps + 1
+            self.recorder.add(objective)
+            last = progress.batch == len(self.loader)
+            if last or progress.steps % _RECORD_EVERY == 0:
+                self.recorder.record(max(self.schedule.get_last_lr()))
+            interrupted = interruption.requested()
+            if interrupted or last or (every and progress.steps % every == 0):
+                self._checkpoint()
+            if interrupted:
+                raise KeyboardInterrupt
 
     def _step(self, batch: dict[str, torch.Tensor]) -> HCMIObjective:
         text, video, second, scale = self.encoder(batch)
@@ -287,12 +254,11 @@ class _Training:
         objective = hcmi_objective(
             gather_features(text), gather_features(video), scale, self.model.config, second, rows
         )
-        self.steps_done += 1
         if not torch.isfinite(objective.loss):
-            names = ", ".join(str(self.video_ids[row]) for row in rows.tolist())
+            names = ", ".join(str(self.data.video_ids[row]) for row in rows.tolist())
             raise NonFiniteLossError(
-                f"the loss is {objective.loss.item()} at step {self.steps_done}. Videos of this batch: {names}. "
-                "Lower learning_rate, or look at these files."
+                f"the loss is {objective.loss.item()} at step {self.progress.steps + 1}. Videos of this batch: "
+                f"{names}. Lower learning_rate, or look at these files."
             )
         self.optimizer.zero_grad()
         self.accelerator.backward(objective.loss)
@@ -301,46 +267,39 @@ class _Training:
         self.schedule.step()
         return objective
 
-    def _record(self, means: dict[str, float], speed: float, bar: tqdm) -> None:
-        rate = max(self.schedule.get_last_lr())
-        shown = {"loss": f"{means['loss']:.2f}"}
-        shown |= {part.replace("_", "-"): f"{means[part]:.2f}" for part in PARTS if part in means}
-        bar.set_postfix(shown | {"lr": f"{rate:.1e}", "videos/s": f"{speed:.0f}"}, refresh=False)
-        self.accelerator.log(
-            {f"training/{part}": value for part, value in means.items()} | {"learning_rate": rate}, self.steps_done
-        )
+    def _checkpoint(self) -> None:
+        """Those of an epoch's end come before its validation: a resumed run validates, and keeps, the same weights."""
+        self.progress.seconds = self._seconds()
         if self.history is not None:
-            self.history.add("step", step=self.steps_done, **means, learning_rate=rate, videos_per_second=speed)
+            self.progress.history = self.history.secure()
+        failure = self.resuming.save()
+        if failure and self.accelerator.is_main_process:
+            tqdm.write(f"the checkpoint after step {self.progress.steps} could not be written: {failure}")
+        self.recorder.start_clock()
 
-    def _validate(self, epoch: int) -> None:
-        """Measures the model; keeps it if it is the best so far."""
-        measured = self._evaluate(self.model, self.validation, frames_for=self.validation_frames, show_progress=False)
-        levels = {level: figures["text_to_video"] for level, figures in measured["levels"].items()}
-        recall = {level: figures["R@1"] for level, figures in levels.items()}
-        self.accelerator.log({f"validation/recall_at_1/{level}": r for level, r in recall.items()}, self.steps_done)
-        if self.history is not None:
-            seconds = measured["seconds"]
-            self.history.add("epoch", epoch=epoch + 1, step=self.steps_done, recall_at_1=recall, seconds=seconds)
-            shown = ", ".join(f"{level.replace('_', '-')} {value:.1f}" for level, value in recall.items())
-            tqdm.write(f"epoch {epoch + 1}/{self.arguments.epochs}: validation R@1 {shown}")
-        if recall["combined"] > self.best_recall:
-            self.best_recall = recall["combined"]
-            self._keep(epoch)
+    def _choose(self) -> None:
+        """Measures the model and keeps it if it is the best so far; without validation keeps it."""
+        if self.data.validation is None:
+            self._keep()
+            return
+        options = {"frames_for": self.validation_frames, "show_progress": False}
+        measured = self._evaluate(self.model, self.data.validation, **options)
+        recall = self.recorder.validated(self.progress.epoch, self.arguments.epochs, measured)
+        if recall["combined"] > self.progress.best_recall:
+            self._keep()
+            self.progress.best_recall = recall["combined"]
 
-    def _keep(self, epoch: int) -> None:
-        self.kept_epoch = epoch + 1
+    def _keep(self) -> None:
         if self.accelerator.is_main_process:
             save_model(self.model, self.processor, self.output / "model")
+        self.progress.kept_epoch = self.progress.epoch + 1
 
     def _evaluate(self, model: HCMIModel, dataset: Any, **options: Any) -> dict[str, Any]:
         batch_size = self.arguments.evaluation_batch_size
         return evaluate(model, self.processor, dataset, batch_size=batch_size, accelerator=self.accelerator, **options)
 
-
-def _not_validated(training: Any, validation: Any) -> Sequence[int]:
-    """The training rows whose video is not validated on: some lists contain others."""
-    held_out = set() if validation is None else set(validation["video_id"])
-    return [row for row, video_id in enumerate(training["video_id"]) if video_id not in held_out]
+    def _seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
 
 
 def _accelerator(arguments: TrainingArguments) -> Accelerator:
@@ -349,7 +308,9 @@ def _accelerator(arguments: TrainingArguments) -> Accelerator:
         mixed_precision=arguments.mixed_precision,
         log_with="tensorboard" if arguments.tracker == "tensorboard" else None,
         project_dir=arguments.output,
-        dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True),
+        dataloader_config=DataLoaderConfiguration(
+            split_batches=True, use_seedable_sampler=True, data_seed=arguments.seed
+        ),
         # A level that weighs nothing leaves its token weights without a gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )

@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState, GradientState
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from hcmi.processing import HCMIProcessor
+from hcmi.train import loop
 from hcmi.train.arguments import TrainingArguments
 from hcmi.train.data.shape_stories import load_shape_stories, write_shape_stories
 from hcmi.train.data.tokenizer import train_tokenizer
@@ -65,18 +66,28 @@ def long_clip_folder(processor, tmp_path_factory) -> Path:
     return write_clip(tmp_path_factory.mktemp("long_clip"), processor, 77)
 
 
-@pytest.fixture(scope="session")
-def model_config(tmp_path_factory) -> Path:
+def write_model_config(path: Path, **tower: Any) -> Path:
     """JSON file of a model with about 60 thousand parameters."""
-    path = tmp_path_factory.mktemp("config") / "tiny.json"
     fields = {
         "projection_dim": 32,
         "max_frames": 8,
-        "text_config": TOWER | {"max_position_embeddings": 40},
-        "vision_config": TOWER | {"image_size": 16, "patch_size": 8},
+        "text_config": TOWER | {"max_position_embeddings": 40} | tower,
+        "vision_config": TOWER | {"image_size": 16, "patch_size": 8} | tower,
     }
     path.write_text(json.dumps(fields))
     return path
+
+
+@pytest.fixture(scope="session")
+def model_config(tmp_path_factory) -> Path:
+    """A model without random numbers of its own."""
+    return write_model_config(tmp_path_factory.mktemp("config") / "tiny.json")
+
+
+@pytest.fixture(scope="session")
+def dropout_config(tmp_path_factory) -> Path:
+    """A model with dropout: a run that does not get its random states back shows it."""
+    return write_model_config(tmp_path_factory.mktemp("config") / "dropout.json", attention_dropout=0.2)
 
 
 @pytest.fixture(scope="session")
@@ -113,3 +124,32 @@ def run(arguments_for) -> Callable[..., TrainingOutcome]:
         return outcome
 
     return make
+
+
+@pytest.fixture
+def models(monkeypatch):
+    """For every run, the model it trains and a copy of the weights it begins with."""
+    seen = []
+    real = loop.build
+
+    def build(*args):
+        model, processor = real(*args)
+        seen.append((model, {name: tensor.clone() for name, tensor in model.state_dict().items()}))
+        return model, processor
+
+    monkeypatch.setattr(loop, "build", build)
+    return seen
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """For every step, the rows of its videos and whether it had a second view."""
+    seen = []
+    real = loop.hcmi_objective
+
+    def objective(text, video, scale, config, second, rows):
+        seen.append((rows.tolist(), second is not None))
+        return real(text, video, scale, config, second, rows)
+
+    monkeypatch.setattr(loop, "hcmi_objective", objective)
+    return seen

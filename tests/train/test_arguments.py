@@ -131,6 +131,8 @@ def test_wrong_types_in_the_file_are_refused_with_the_field(file, line):
         ({"tower_learning_rate": float("nan")}, "tower_learning_rate must not be negative"),
         ({"weight_decay": -0.1}, "weight_decay must not be negative"),
         ({"num_workers": -1}, "num_workers must not be negative"),
+        ({"checkpoint_every": -1}, "checkpoint_every must not be negative"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1"),
         ({"max_gradient_norm": 0.0}, "max_gradient_norm must be positive"),
         ({"tracker": "diary"}, "tracker must be one of tensorboard, none, not 'diary'"),
         ({"mixed_precision": "fp8"}, "mixed_precision must be one of no, bf16, fp16"),
@@ -213,8 +215,15 @@ def test_the_help_lists_every_field_with_its_default():
     for entry in fields(TrainingArguments):
         default = None if entry.name == "model" else getattr(defaults, entry.name)
         place = text.index(f" --{entry.name} ")
-        assert f"(default: {default})" in text[place : text.index("(default:", place) + 100], entry.name
+        remark = "; may differ when a run is resumed" if entry.name not in defaults.settings() else ""
+        assert f"(default: {default}{remark})" in text[place : text.index("(default:", place) + 200], entry.name
         assert " ".join(entry.metadata["help"].split()) in text, entry.name
+
+
+def test_the_settings_are_what_makes_a_run_what_it_is():
+    settings = TrainingArguments(model="clip", epochs=3, output="here", num_workers=2).settings()
+    assert (settings["epochs"], settings["seed"], settings["model"]) == (3, 0, "clip")
+    assert not {"output", "resume", "num_workers", "tracker", "cpu_threads", "videos"} & set(settings)
 
 
 def test_the_configuration_in_the_repository_is_complete():

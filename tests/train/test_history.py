@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from hcmi.train.history import History
 
 
@@ -28,3 +30,25 @@ def test_an_older_file_is_replaced(tmp_path):
     path.write_text("old\n")
     History(path).add("step", step=1)
     assert path.read_text() == '{"kind": "step", "step": 1}\n'
+
+
+def test_what_came_after_a_length_is_cut_off(tmp_path):
+    path = tmp_path / "history.jsonl"
+    history = History(path)
+    assert history.secure() == 0
+    history.add("step", step=1, name="grün")
+    length = history.secure()
+    history.add("step", step=2)
+    with path.open("a") as file:
+        file.write('{"kind": "st')  # killed in the middle of a line
+    again = History(path, length)
+    assert again.records == [{"kind": "step", "step": 1, "name": "grün"}]
+    again.add("step", step=3)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == again.records
+    assert History(path, again.secure()).records == again.records
+
+
+def test_a_file_that_has_lost_records_is_refused(tmp_path):
+    path = tmp_path / "history.jsonl"
+    with pytest.raises(ValueError, match=r"history\.jsonl has 0 bytes, the run that goes on had written 9"):
+        History(path, 9)
