@@ -18,6 +18,7 @@ FREEZABLE = ("towers", "hierarchy")
 FRAME_STORES = ("none", "raw", "jpeg")
 CHOICES = ("validation", "last")
 EPOCHS_OVER = ("captions", "videos")
+UNREADABLE = ("refuse", "skip")
 
 
 def _option(group: str, text: str, default: Any, *, may_differ: bool = False, choices: Sequence[str] = ()) -> Any:
@@ -54,6 +55,14 @@ class TrainingArguments:
     tracker: str = _option(
         "run", "where the losses go besides the history file", "tensorboard", may_differ=True, choices=TRACKERS
     )
+    processes: int | None = _option(
+        "run",
+        "training processes that have to take part; default: as many as the launcher starts",
+        None,
+        may_differ=True,
+    )
+    push_to_hub: str | None = _option("run", "publish the run under this name, OWNER/NAME", None, may_differ=True)
+    private: bool = _option("run", "what is published is seen by its owner only", False, may_differ=True)
     cpu: bool = _option("run", "stay on the CPU even where a GPU is at hand", False, may_differ=True)
     cpu_threads: int | None = _option(
         "run",
@@ -100,12 +109,28 @@ class TrainingArguments:
         None,
         may_differ=True,
     )
-    num_workers: int = _option("data", "processes that read videos beside the training process", 0, may_differ=True)
+    num_workers: int | None = _option(
+        "data",
+        "processes that read videos beside each training process; default: none on the CPU; with a GPU, the cores "
+        "that are left, up to 16",
+        None,
+        may_differ=True,
+    )
+    reader_timeout: float = _option(
+        "data", "seconds that such a process may take for one video; 0: any time", 300.0, may_differ=True
+    )
+    unreadable: str = _option(
+        "data", "a video that cannot be read ends the run, or another takes its place", "refuse", choices=UNREADABLE
+    )
+    max_unreadable: int = _option("data", "with skip: so many videos at the most, more end the run", 10)
 
     model: str | None = _option("model", "a CLIP or HCMI checkpoint to start from: folder or Hub name", None)
     model_config: str | None = _option("model", "instead: JSON file with an HCMIConfig, trained from scratch", None)
     config_overrides: dict = _option("model", 'fields of HCMIConfig to set, e.g. {"label_denoising": false}', {})
     vocabulary: int = _option("model", "from scratch only: size of the tokenizer trained on the captions", 400)
+    lora_rank: int = _option(
+        "model", "train low-rank adapters in the towers instead of the towers; 0: none; needs peft", 0
+    )
     freeze: list = _option("model", "parts that stay as they are: towers, hierarchy", [], choices=FREEZABLE)
 
     epochs: int = _option("optimisation", "passes over the training captions, or videos", 5)
@@ -116,7 +141,18 @@ class TrainingArguments:
         choices=EPOCHS_OVER,
     )
     batch_size: int = _option("optimisation", "pairs of caption and video a step, over all processes", 128)
-    learning_rate: float = _option("optimisation", "highest rate of the new layers", 1e-4)
+    accumulation_steps: int = _option("optimisation", "batches an update, each with its own negatives", 1)
+    chunk_size: int = _option(
+        "optimisation",
+        "pairs that a process encodes at a time, with all of the batch as negatives (gradient caching): large batches "
+        "on little memory, for a second encoding; 0: all at once",
+        0,
+        may_differ=True,
+    )
+    ema_decay: float = _option(
+        "optimisation", "validate and keep an exponential average of the weights with this decay; 0: none", 0.0
+    )
+    learning_rate: float = _option("optimisation", "highest rate of the new layers, and of adapters", 1e-4)
     tower_learning_rate: float = _option("optimisation", "highest rate of CLIP's towers", 1e-7)
     warmup_share: float = _option("optimisation", "part of all steps in which the rates rise; then a cosine to 0", 0.1)
     weight_decay: float = _option("optimisation", "of all weights but biases and norms", 0.2)
@@ -156,11 +192,13 @@ class TrainingArguments:
         if self.model_config is not None:
             # So that the saved file means the same one, wherever it lies.
             self.model_config = os.path.abspath(self.model_config)
-        for name in ("epochs", "batch_size", "frames_per_video", "evaluation_batch_size", "keep_checkpoints"):
+        for name in ("epochs", "batch_size", "frames_per_video", "evaluation_batch_size", "keep_checkpoints",
+                     "accumulation_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "tower_learning_rate", "weight_decay", "num_workers", "checkpoint_every"):
-            if not getattr(self, name) >= 0:
+        not_negative = ("learning_rate", "tower_learning_rate", "weight_decay", "checkpoint_every", "reader_timeout")
+        for name in (*not_negative, "max_unreadable", "lora_rank", "chunk_size", "num_workers"):
+            if not (getattr(self, name) or 0) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.cpu_threads is not None and self.cpu_threads < 1:
             raise ValueError(f"cpu_threads must be at least 1, not {self.cpu_threads}")
@@ -179,7 +217,7 @@ class TrainingArguments:
             raise ValueError("frame_store needs candidate_frames, the number of frames to keep of each video")
         if self.frame_folder is not None and self.frame_store == "none":
             raise ValueError("frame_folder needs frame_store, what to keep there: raw or jpeg")
-        for name in ("warmup_share", "denoising_start"):
+        for name in ("warmup_share", "denoising_start", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
 

@@ -15,6 +15,7 @@ from hcmi.processing import HCMIProcessor
 
 from .arguments import TrainingArguments
 from .data.tokenizer import train_tokenizer
+from .lora import add_lora, is_adapter
 
 HIERARCHY = ("video_hierarchy.", "text_hierarchy.")
 """Beginnings of the names of the parameters that CLIP does not have."""
@@ -51,6 +52,8 @@ def build(arguments: TrainingArguments, captions: Iterable[str]) -> tuple[HCMIMo
     for name, parameter in model.named_parameters():
         part = "hierarchy" if name.startswith(HIERARCHY) else "towers"
         parameter.requires_grad_(part not in arguments.freeze)
+    if arguments.lora_rank:
+        add_lora(model, arguments.lora_rank)
     return model, processor
 
 
@@ -65,7 +68,8 @@ def parameter_groups(model: HCMIModel, arguments: TrainingArguments) -> list[dic
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate = arguments.learning_rate if name.startswith(HIERARCHY) else arguments.tower_learning_rate
+        new = name.startswith(HIERARCHY) or is_adapter(name)
+        rate = arguments.learning_rate if new else arguments.tower_learning_rate
         decay = arguments.weight_decay if parameter.dim() > 1 else 0.0
         group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
         group["params"].append(parameter)

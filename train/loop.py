@@ -2,19 +2,18 @@
 
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs, DistributedType
 from accelerate.utils import set_seed
-from torch import nn
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from hcmi.modeling_hcmi import HCMIModel, HCMIObjective, hcmi_objective
+from hcmi.modeling_hcmi import HCMIModel, HCMIObjective
 
 from .arguments import TrainingArguments
 from .building import build, parameter_groups
@@ -22,25 +21,24 @@ from .checkpoints import save_model
 from .cores import usable_cores
 from .curves import draw_curves
 from .data.benchmark_info import benchmark_info
+from .data.loading import TrainingBatches
 from .data.pairs import PairCollator
+from .data.unreadable import UnreadableVideos
+from .ema import ExponentialAverage
 from .evaluation import evaluate
 from .history import History
 from .interruption import Interruption
-from .negatives import gather, gather_features
+from .launching import require_processes
+from .lora import merged
+from .publishing import create_repository
 from .recording import Recorder
 from .results import complete_result, save_result
-from .resuming import Progress, Resuming, remaining_batches
+from .resuming import Progress, Resuming
 from .run_data import RunData
+from .sharding import make_shardable, whole
+from .step import NonFiniteLossError, PairEncoder, TrainingStep
 
 _RECORD_EVERY = 10  # steps
-
-
-class NonFiniteLossError(ValueError):
-    """
-    The loss became NaN or infinite; the message names the step and the videos of the batch.
-
-    A `ValueError`, as it follows from the settings or the data: the command line tells it in one line.
-    """
 
 
 @dataclass
@@ -52,26 +50,6 @@ class TrainingOutcome:
     curves: Path
     history: Path
     result: dict[str, Any]
-
-
-class PairEncoder(nn.Module):
-    """Both sides of a batch through the model. Data parallelism wraps this: the loss needs all processes' rows."""
-
-    def __init__(self, model: HCMIModel):
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: dict[str, torch.Tensor]) -> tuple[Any, Any, torch.Tensor | None, torch.Tensor]:
-        """Features of the texts and the videos, the second view's video vectors or `None`, and the logit scale."""
-        text = self.model.get_text_features(batch["input_ids"], batch["attention_mask"])
-        video = self.model.get_video_features(batch["pixel_values_videos"], batch["video_mask"])
-        second = None
-        if "second_pixel_values_videos" in batch:
-            with torch.no_grad():
-                second = self.model.get_video_features(
-                    batch["second_pixel_values_videos"], batch["second_video_mask"]
-                ).pooler_output
-        return text, video, second, self.model.scale()
 
 
 def train(arguments: TrainingArguments) -> TrainingOutcome | None:
@@ -107,26 +85,31 @@ class _Training:
         self.arguments = arguments
         self.output = Path(arguments.output)
         self.accelerator = _accelerator(arguments)
+        require_processes(self.accelerator, arguments.processes)
         if self.accelerator.device.type == "cpu":
             # Launchers allow a process one thread unless told otherwise.
             local = int(os.environ.get("LOCAL_WORLD_SIZE", self.accelerator.num_processes))
             torch.set_num_threads(arguments.cpu_threads or max(1, usable_cores() // local))
+        if arguments.push_to_hub and self.accelerator.is_main_process:
+            # A name or a token that will not do is told now and not after hours of training.
+            create_repository(arguments.push_to_hub, private=arguments.private)
         set_seed(arguments.seed)
         self.resuming = Resuming(arguments, self.accelerator)
         self.data = RunData(arguments, self.accelerator)
         self.model, self.processor = build(arguments, (caption for own in self.data.captions for caption in own))
         self.validation_frames = self.data.validation_frames(self.processor)
-        self.pairs = self.data.training_pairs(self.processor)
-        loader = self._loader()
-        self.steps = arguments.epochs * len(loader)
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, arguments), betas=(0.9, 0.98), eps=1e-6, fused=True)
-        warmup = round(arguments.warmup_share * self.steps)
-        schedule = get_cosine_schedule_with_warmup(optimizer, warmup, self.steps)
-        prepared: Any = self.accelerator.prepare(PairEncoder(self.model), optimizer, loader, schedule)
-        self.encoder, self.optimizer, self.loader, self.schedule = prepared
+        self.unreadable = UnreadableVideos(self.data.video_ids, arguments.unreadable, arguments.max_unreadable)
+        self.batches = self._batches()
+        self.steps = arguments.epochs * len(self.batches)
+        self.step, self.schedule = self._step()
+        self.average: ExponentialAverage | None = None
+        if arguments.ema_decay:
+            self.average = ExponentialAverage(self.model, arguments.ema_decay)
+            self.accelerator.register_for_checkpointing(self.average)
 
         self.progress = Progress()
         self.resuming.begin(self.model, self.processor, self.progress, self.data.fingerprint())
+        self.unreadable.found.update(self.progress.unreadable)
         self.seconds_before = self.progress.seconds
         self.history: History | None = None
         if self.accelerator.is_main_process:
@@ -152,8 +135,9 @@ class _Training:
             self.recorder = Recorder(self.accelerator, self.history, progress, bar, self.arguments.batch_size)
             while progress.epoch < epochs:
                 self._epoch(interruption)
-                with interruption.at_once():
-                    self._choose()
+                averaged = nullcontext() if self.average is None else self.average.applied()
+                with interruption.at_once(), averaged:
+                    self._choose(self._plain_model())
                 progress.epoch, progress.batch = progress.epoch + 1, 0
             if interruption.requested():
                 raise KeyboardInterrupt
@@ -171,7 +155,7 @@ class _Training:
         trained = self._seconds()
         folder = self.output / "model"
         model = HCMIModel.from_pretrained(folder).to(self.accelerator.device)
-        files = {"num_frames": self.arguments.frames_per_video, "num_workers": self.arguments.num_workers}
+        files = {"num_frames": self.arguments.frames_per_video, "num_workers": self.batches.num_workers}
         measured = self._evaluate(model, self.data.testing, **files)
         self.accelerator.end_training()
         if self.history is None:
@@ -187,9 +171,10 @@ class _Training:
         result["training"] = {
             "epochs": self.arguments.epochs,
             "videos": len(self.data.video_ids),
-            "pairs": len(self.pairs),
+            "pairs": len(self.batches.pairs),
             "held_out": self.data.held_out,
             **self._choice(),
+            "unreadable": self.unreadable.summary(),
             "steps": self.progress.steps,
             "processes": self.accelerator.num_processes,
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -211,65 +196,82 @@ class _Training:
             "validation_recall_at_1": self.progress.best_recall,
         }
 
-    def _loader(self) -> DataLoader:
-        if len(self.pairs) < self.arguments.batch_size:
-            raise ValueError(
-                f"batch_size ({self.arguments.batch_size}) exceeds the number of training pairs ({len(self.pairs)})"
-            )
-        tokenizer = self.processor.tokenizer
-        return DataLoader(
-            self.pairs,
-            batch_size=self.arguments.batch_size,
-            shuffle=True,
-            drop_last=True,
-            collate_fn=PairCollator(tokenizer, self.arguments.frames_per_video, tokenizer.model_max_length),
-            num_workers=self.arguments.num_workers,
+    def _batches(self) -> TrainingBatches:
+        arguments, tokenizer = self.arguments, self.processor.tokenizer
+        return TrainingBatches(
+            self.accelerator,
+            self.data.training_pairs(self.processor),
+            PairCollator(tokenizer, arguments.frames_per_video, tokenizer.model_max_length),
+            self.unreadable,
+            batch_size=arguments.batch_size,
+            num_workers=arguments.num_workers,
+            timeout=arguments.reader_timeout,
         )
+
+    def _step(self) -> tuple[TrainingStep, Any]:
+        """What is done with a batch, and the schedule of the learning rates."""
+        arguments = self.arguments
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            make_shardable(self.model)
+        optimizer = torch.optim.AdamW(parameter_groups(self.model, arguments), betas=(0.9, 0.98), eps=1e-6, fused=True)
+        updates = arguments.epochs * -(-len(self.batches) // arguments.accumulation_steps)
+        schedule = get_cosine_schedule_with_warmup(optimizer, round(arguments.warmup_share * updates), updates)
+        prepared: Any = self.accelerator.prepare(PairEncoder(self.model), optimizer, schedule)
+        encoder, optimizer, schedule = prepared
+        step = TrainingStep(
+            self.accelerator,
+            encoder,
+            optimizer,
+            schedule,
+            self.model.config,
+            chunk_size=arguments.chunk_size,
+            accumulation_steps=arguments.accumulation_steps,
+            max_gradient_norm=arguments.max_gradient_norm,
+        )
+        return step, schedule
 
     def _epoch(self, interruption: Interruption) -> None:
         """The epoch's steps that are not done yet, and a checkpoint after the last."""
         progress, every = self.progress, self.arguments.checkpoint_every
-        self.loader.set_epoch(progress.epoch)
         begun = progress.epoch >= self.arguments.denoising_start * self.arguments.epochs
-        self.pairs.begin_epoch(progress.epoch, views=2 if self.model.config.label_denoising and begun else 1)
+        views = 2 if self.model.config.label_denoising and begun else 1
         self.model.train()
         self.recorder.start_clock()
-        for batch in remaining_batches(self.loader, progress.batch):
-            objective = self._step(batch)
-            progress.batch, progress.steps = progress.batch + 1, progress.steps + 1
-            self.recorder.add(objective)
-            last = progress.batch == len(self.loader)
-            if last or progress.steps % _RECORD_EVERY == 0:
-                self.recorder.record(max(self.schedule.get_last_lr()))
-            interrupted = interruption.requested()
-            if interrupted or last or (every and progress.steps % every == 0):
-                self._checkpoint()
-            if interrupted:
-                raise KeyboardInterrupt
+        with self.batches.epoch(progress.epoch, views, skip=progress.batch) as batches:
+            for batch in batches:
+                last = progress.batch + 1 == len(self.batches)
+                self.recorder.add(self._take(batch, last))
+                del batch  # the next one shall not need memory beside it
+                if last or progress.steps % _RECORD_EVERY == 0:
+                    self.recorder.record(max(self.schedule.get_last_lr()), self.batches.clock.share("record"))
+                if self.step.between_updates:
+                    continue  # a checkpoint would lose the gradients that wait
+                interrupted = interruption.requested()
+                if interrupted or last or (every and progress.steps % every < self.arguments.accumulation_steps):
+                    self._checkpoint()
+                if interrupted:
+                    raise KeyboardInterrupt
+        self.recorder.waited(progress.epoch, self.arguments.epochs, self.batches.clock.share("epoch"))
 
-    def _step(self, batch: dict[str, torch.Tensor]) -> HCMIObjective:
-        text, video, second, scale = self.encoder(batch)
-        second = None if second is None else gather(second)
-        rows = gather(batch["video_ids"])
-        objective = hcmi_objective(
-            gather_features(text), gather_features(video), scale, self.model.config, second, rows
-        )
-        if not torch.isfinite(objective.loss):
-            names = ", ".join(str(self.data.video_ids[row]) for row in rows.tolist())
+    def _take(self, batch: dict[str, torch.Tensor], last: bool) -> HCMIObjective:
+        """One step."""
+        try:
+            objective = self.step(batch, last=last)
+        except NonFiniteLossError as error:
+            names = ", ".join(str(self.data.video_ids[row]) for row in error.rows)
             raise NonFiniteLossError(
-                f"the loss is {objective.loss.item()} at step {self.progress.steps + 1}. Videos of this batch: "
-                f"{names}. Lower learning_rate, or look at these files."
-            )
-        self.optimizer.zero_grad()
-        self.accelerator.backward(objective.loss)
-        self.accelerator.clip_grad_norm_(self.encoder.parameters(), self.arguments.max_gradient_norm)
-        self.optimizer.step()
-        self.schedule.step()
+                f"{error} at step {self.progress.steps + 1}. Videos of this batch: {names}. Lower learning_rate, or "
+                "look at these files.",
+                error.rows,
+            ) from error
+        self.progress.batch, self.progress.steps = self.progress.batch + 1, self.progress.steps + 1
+        if self.average is not None and not self.step.between_updates:
+            self.average.update()
         return objective
 
     def _checkpoint(self) -> None:
         """Those of an epoch's end come before its validation: a resumed run validates, and keeps, the same weights."""
-        self.progress.seconds = self._seconds()
+        self.progress.seconds, self.progress.unreadable = self._seconds(), dict(self.unreadable.found)
         if self.history is not None:
             self.progress.history = self.history.secure()
         failure = self.resuming.save()
@@ -277,21 +279,26 @@ class _Training:
             tqdm.write(f"the checkpoint after step {self.progress.steps} could not be written: {failure}")
         self.recorder.start_clock()
 
-    def _choose(self) -> None:
-        """Measures the model and keeps it if it is the best so far; without validation keeps it."""
+    def _plain_model(self) -> HCMIModel:
+        """The model as it is saved: whole where processes share its weights, adapters folded in."""
+        sharded = self.accelerator.distributed_type == DistributedType.FSDP
+        return merged(whole(self.model) if sharded else self.model)
+
+    def _choose(self, model: HCMIModel) -> None:
+        """Measures a model and keeps it if it is the best so far; without validation keeps it."""
         if self.data.validation is None:
-            self._keep()
+            self._keep(model)
             return
         options = {"frames_for": self.validation_frames, "show_progress": False}
-        measured = self._evaluate(self.model, self.data.validation, **options)
+        measured = self._evaluate(model, self.data.validation, **options)
         recall = self.recorder.validated(self.progress.epoch, self.arguments.epochs, measured)
         if recall["combined"] > self.progress.best_recall:
-            self._keep()
+            self._keep(model)
             self.progress.best_recall = recall["combined"]
 
-    def _keep(self) -> None:
+    def _keep(self, model: HCMIModel) -> None:
         if self.accelerator.is_main_process:
-            save_model(self.model, self.processor, self.output / "model")
+            save_model(model, self.processor, self.output / "model")
         self.progress.kept_epoch = self.progress.epoch + 1
 
     def _evaluate(self, model: HCMIModel, dataset: Any, **options: Any) -> dict[str, Any]:

@@ -49,19 +49,25 @@ class Recorder:
         self._timed += 1
         self.bar.update()
 
-    def record(self, learning_rate: float) -> None:
-        """The means of the steps since the last record."""
+    def record(self, learning_rate: float, waiting: float) -> None:
+        """The means of the steps since the last record, and the share of the time that waited for data."""
         speed = self._timed * self.batch_size / (time.perf_counter() - self._since)
         step, means = self.progress.steps, {part: s / self.progress.count for part, s in self.progress.sums.items()}
         shown = {"loss": f"{means['loss']:.2f}"}
         shown |= {part.replace("_", "-"): f"{means[part]:.2f}" for part in PARTS if part in means}
         self.bar.set_postfix(shown | {"lr": f"{learning_rate:.1e}", "videos/s": f"{speed:.0f}"}, refresh=False)
         values = {f"training/{part}": value for part, value in means.items()}
-        self.accelerator.log(values | {"learning_rate": learning_rate}, step)
+        self.accelerator.log(values | {"learning_rate": learning_rate, "waiting_for_data": waiting}, step)
         if self.history is not None:
-            self.history.add("step", step=step, **means, learning_rate=learning_rate, videos_per_second=speed)
+            measured = {"videos_per_second": speed, "waiting_for_data": waiting}
+            self.history.add("step", step=step, **means, learning_rate=learning_rate, **measured)
         self.progress.sums, self.progress.count = {}, 0
         self.start_clock()
+
+    def waited(self, epoch: int, epochs: int, share: float) -> None:
+        """The share of an epoch, counted from 0, in which the run waited for data."""
+        if self.history is not None:
+            tqdm.write(f"epoch {epoch + 1}/{epochs}: {100 * share:.0f} % of the time waiting for data")
 
     def validated(self, epoch: int, epochs: int, measured: dict[str, Any]) -> dict[str, float]:
         """The validation of an epoch, counted from 0; its R@1 from text to video of each level and of all combined."""

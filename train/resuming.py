@@ -4,14 +4,12 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator, skip_first_batches
+from accelerate import Accelerator
 from accelerate.utils import RNG_STATE_NAME, SAFE_WEIGHTS_NAME, broadcast_object_list, set_seed
 from safetensors.torch import load_model
 
@@ -41,6 +39,7 @@ class Progress:
         history: bytes of the history file.
         best_recall, kept_epoch: of the model in the output folder; the epoch counted from 1, 0 for none.
         seconds: that the run has taken so far.
+        unreadable: videos that could not be read, and why.
     """
 
     epoch: int = 0
@@ -52,6 +51,7 @@ class Progress:
     best_recall: float = -1.0
     kept_epoch: int = 0
     seconds: float = 0.0
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as `load_state_dict` takes it."""
@@ -197,18 +197,6 @@ class Resuming:
         if models:
             models.clear()
             load_model(self.model, Path(folder) / SAFE_WEIGHTS_NAME)
-
-
-def remaining_batches(loader: Any, done: int) -> Iterator[Any]:
-    """
-    An epoch's batches after the first `done`, which are not even read.
-
-    Starting a loader draws nothing from the run's random numbers: a resumed epoch starts it once more.
-    """
-    with torch.random.fork_rng(devices=[]):
-        batches = iter(skip_first_batches(loader, done) if done else loader)
-        first = list(islice(batches, 1))
-    yield from chain(first, batches)
 
 
 def _run_of(checkpoint: Path) -> dict[str, Any]:

@@ -24,9 +24,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     # The bars of saving and loading a model would cut the training's own in pieces.
     logging.disable_progress_bar()
-    outcome = train(from_namespace(arguments))
+    wanted = from_namespace(arguments)
+    outcome = train(wanted)
     if outcome is not None:
         print(format_result(outcome.result))
         print(f"\nmodel:   {outcome.model}\nresult:  {outcome.result_file}")
         print(f"curves:  {outcome.curves}\nhistory: {outcome.history}")
+        if wanted.push_to_hub:
+            from hcmi.train.publishing import publish
+
+            print(f"published: {publish(outcome.model.parent, wanted.push_to_hub, private=wanted.private)}")
     return 0

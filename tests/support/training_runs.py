@@ -11,7 +11,7 @@ from hcmi.modeling_hcmi import HCMIModel
 
 def records(history: Path, kind: str) -> list[dict[str, Any]]:
     """The records of one kind in a history file."""
-    dropped = ("kind", "videos_per_second", "seconds")
+    dropped = ("kind", "videos_per_second", "waiting_for_data", "seconds")
     lines = [json.loads(line) for line in history.read_text().splitlines()]
     return [{key: line[key] for key in line if key not in dropped} for line in lines if line["kind"] == kind]
 

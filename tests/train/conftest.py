@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState, GradientState
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from hcmi.processing import HCMIProcessor
-from hcmi.train import loop
+from hcmi.train import loop, step
 from hcmi.train.arguments import TrainingArguments
 from hcmi.train.data.shape_stories import load_shape_stories, write_shape_stories
 from hcmi.train.data.tokenizer import train_tokenizer
@@ -145,11 +145,11 @@ def models(monkeypatch):
 def batches(monkeypatch):
     """For every step, the rows of its videos and whether it had a second view."""
     seen = []
-    real = loop.hcmi_objective
+    real = step.hcmi_objective
 
     def objective(text, video, scale, config, second, rows):
         seen.append((rows.tolist(), second is not None))
         return real(text, video, scale, config, second, rows)
 
-    monkeypatch.setattr(loop, "hcmi_objective", objective)
+    monkeypatch.setattr(step, "hcmi_objective", objective)
     return seen

@@ -45,15 +45,15 @@ def ctrl_c_in(monkeypatch):
     """Step and number of times to a run in which Ctrl-C is pressed in the middle of that step."""
 
     def press(step, times=1):
-        real = loop._Training._step
+        real = loop._Training._take
 
-        def interrupted(self, batch):
+        def interrupted(self, batch, last):
             if self.progress.steps + 1 == step:
                 for _ in range(times):
                     os.kill(os.getpid(), signal.SIGINT)
-            return real(self, batch)
+            return real(self, batch, last)
 
-        monkeypatch.setattr(loop._Training, "_step", interrupted)
+        monkeypatch.setattr(loop._Training, "_take", interrupted)
 
     return press
 
@@ -117,7 +117,7 @@ def test_ctrl_c_in_a_validation_goes_on_there(whole, run, monkeypatch, tmp_path)
         run(tmp_path, **FIELDS)
     assert checkpoints(tmp_path) == ["step-00000004", "step-00000008"]
     assert not differing(weights(tmp_path / "model"), weights(tmp_path / "checkpoints" / "step-00000004"))
-    monkeypatch.setattr(loop._Training, "_step", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(loop._Training, "_take", lambda *_: pytest.fail("trained"))
     outcome = run(tmp_path, **FIELDS)
     assert records(outcome.history, "epoch") == records(whole.history, "epoch")
     assert not differing(weights(outcome.model), weights(whole.model))

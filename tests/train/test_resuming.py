@@ -129,7 +129,7 @@ def test_batches_that_are_done_are_not_read(copy, train, monkeypatch):
 
 
 def test_a_finished_run_is_tested_again(whole, copy, train, monkeypatch):
-    monkeypatch.setattr(loop._Training, "_step", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(loop._Training, "_take", lambda *_: pytest.fail("trained"))
     outcome = train(copy)
     assert same(outcome, whole) and outcome.result["levels"] == whole.result["levels"]
     assert outcome.result["training"]["seconds"] > 0
