@@ -18,6 +18,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +157,8 @@ def features(options: dict[str, Any]) -> tuple[HCMITextFeatures, HCMIVideoFeatur
 
 def in_own_process(method: Callable, options: dict[str, Any]) -> dict[str, float]:
     """Seconds, peak memory in GB and the value that a method returns, run in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_measure, (method, options))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measure, method, options).result()
 
 
 @torch.inference_mode()
