@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hcmi.processing import VideoReadError
+from hcmi.train.cores import one_thread
 
 from .frame_sources import FrameSource, VideoFrames
 from .reader_watch import ReaderWatch
@@ -99,7 +100,7 @@ class TrainingPairs(Dataset):
         return Pair(row, "", [], tuple(unreadable.values()))
 
     def _read(self, row: int, seeds: list[str]) -> list[VideoFrames]:
-        with nullcontext() if self.watch is None else self.watch.reading(row):
+        with one_thread(), nullcontext() if self.watch is None else self.watch.reading(row):
             return self.frames.sample(row, seeds)
 
     def _caption(self, row: int, number: int | None, draw: str) -> str:

@@ -17,6 +17,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from hcmi.train.cores import one_thread
+
 Shared = TypeVar("Shared")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -54,7 +56,7 @@ def run_jobs(
     """
     waiting = deque(jobs)
     alone_until = time.monotonic() + _START_SECONDS if num_workers > 1 else math.inf
-    with _one_thread():
+    with one_thread():
         while waiting and (time.monotonic() < alone_until or len(waiting) == 1):
             finished(work(shared, waiting.popleft()))
             meanwhile()
@@ -128,16 +130,3 @@ def _interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Small frames are resized faster without threads, of which each worker would start its own."""
-    import torch  # takes seconds, in which a new process would not listen to its lifeline yet
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
