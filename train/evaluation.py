@@ -206,6 +206,7 @@ def _bank_scores(
 
 
 def _row_per_text(scores: Tensor, texts: EncodedTexts) -> Tensor:
-    """The scores of distinct texts as those of all texts, on the CPU."""
+    """The scores of distinct texts, which have an order of their own, as those of all texts, on the CPU."""
     scores = scores.cpu()
-    return scores if len(scores) == len(texts.row_of_text) else scores[texts.row_of_text]
+    in_order = torch.equal(texts.row_of_text, torch.arange(len(scores)))
+    return scores if in_order else scores[texts.row_of_text]

@@ -28,6 +28,20 @@ def processor():
     return word_processor()
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_texts_of_any_length_keep_their_videos(repeated):
+    # Long and short texts in turn: encoding sorts them by length.
+    processor = word_processor()
+    lengths = [5, 1, 3, 2, 6, 1, 4, 2]
+    texts = [" ".join(WORDS[(7 * n + k) % 140] for k in range(length)) for n, length in enumerate(lengths)]
+    vectors = torch.eye(len(texts), WIDTH)
+    model = GivenFeatures(processor.tokenizer, dict(zip(texts, vectors, strict=True)), vectors)
+    captions = [[text, text] if repeated else [text] for text in texts]
+    measured = run(model, processor, captions)
+    for level in measured["levels"].values():
+        assert level["text_to_video"]["R@1"] == level["video_to_text_group"]["R@1"] == 100
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_every_level_is_ranked_as_its_similarity_matrix_says(processor, batch_size):
     counts = [3, 1, 2, 0, 4]
