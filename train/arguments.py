@@ -147,7 +147,6 @@ class TrainingArguments:
         "pairs that a process encodes at a time, with all of the batch as negatives (gradient caching): large batches "
         "on little memory, for a second encoding; 0: all at once",
         0,
-        may_differ=True,
     )
     ema_decay: float = _option(
         "optimisation", "validate and keep an exponential average of the weights with this decay; 0: none", 0.0

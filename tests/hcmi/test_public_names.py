@@ -119,7 +119,7 @@ def test_the_wheel_holds_every_module_and_no_other_file_than_data(wheel):
     assert modules == set(modules_of_the_checkout())
     folder = ROOT / "train" / "configs"
     configs = [path.relative_to(folder) for kind in ("yaml", "json") for path in folder.rglob(f"*.{kind}")]
-    data = {f"hcmi/train/configs/{name}" for name in configs} 
+    data = {f"hcmi/train/configs/{name}" for name in configs}
     data |= {"hcmi/train/published_results.yaml", "hcmi/train/model_card.md"}
     assert files - sources == data
 

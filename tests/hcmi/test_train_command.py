@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 from hcmi.cli import main
 from hcmi.modeling_hcmi import HCMIModel
-from hcmi.train import loop
+from hcmi.train import step
 from hcmi.train.data.shape_stories import load_shape_stories, write_shape_stories
 from hcmi.train.results import format_result, load_result
 
@@ -84,20 +85,20 @@ def test_the_help_explains_every_group(capsys):
     assert "--config YAML" in out and "accelerate launch train/run.py" in out
 
 
-def test_ctrl_c_ends_with_130_and_a_model(config, tmp_path, monkeypatch, capsys):
-    real, calls = loop.hcmi_objective, []
+def test_ctrl_c_ends_with_130_and_the_command_that_goes_on(config, tmp_path, monkeypatch, capsys):
+    real, calls = step.hcmi_objective, []
 
     def objective(*args):
         calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
         return real(*args)
 
-    monkeypatch.setattr(loop, "hcmi_objective", objective)
+    monkeypatch.setattr(step, "hcmi_objective", objective)
     assert main(["train", "--config", config]) == 130
     out, err = capsys.readouterr()
-    folder = tmp_path / "run" / "interrupted"
-    assert f"interrupted at step 3: the model as it stands is in {folder}" in out
+    folder = tmp_path / "run" / "checkpoints" / "step-00000003"
+    assert f"interrupted after step 3; this goes on from {folder}\n  hcmi train --config" in out
     assert "Traceback" not in out + err
     HCMIModel.from_pretrained(folder)
     assert not (tmp_path / "run" / "result.json").exists()
