@@ -10,9 +10,12 @@ from importlib.metadata import version
 
 VERBS = {
     "data": "check a benchmark's files, or prepare its frames",
+    "convert": "make a model of a pretrained CLIP or SigLIP",
     "train": "train a model on a benchmark",
     "eval": "measure a saved model on a split of a benchmark",
     "find": "find videos by text in a folder",
+    "export": "write a model's encoders as ONNX files",
+    "publish": "publish a model on the Hugging Face Hub",
 }
 """Verb -> its line in the help. `hcmi.commands.<verb>` has `add_arguments(parser)` and `run(arguments) -> exit status`;
 its docstring is the verb's own help."""

@@ -142,7 +142,7 @@ class HCMIAggregation(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens, attention_mask)
 
-        queries = self.group_queries[:num_groups].to(tokens.dtype).expand(len(tokens), -1, -1)
+        queries = self.group_queries[:num_groups].to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         logits = queries @ tokens.transpose(-1, -2) * self.config.projection_dim**-0.5
         assignment = masked_softmax(logits, mask[:, None])
         # Few queries on few tokens: a fused kernel wins nothing, and flash attention cannot mask a cross-attention.

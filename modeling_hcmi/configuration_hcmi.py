@@ -1,11 +1,13 @@
-"""The configuration of HCMI: CLIP's two towers, the hierarchy on top of them, and the objective."""
+"""The configuration of HCMI: a dual encoder's two towers, the hierarchy on top of them, and the objective."""
 
 import math
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
-from transformers.configuration_utils import PreTrainedConfig
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+from .backbones_hcmi import BACKBONES, find_backbone, tower_types
 
 LEVELS = ("frame_word", "clip_phrase", "video_sentence")
 """The three levels of the hierarchy, from fine to coarse."""
@@ -21,9 +23,6 @@ _NUMBERS = (
     "loss_weights", "inference_weights", "initializer_range", "initializer_factor",
 )  # fmt: skip
 
-CLIP_IMAGE_MEAN = [0.48145466, 0.4578275, 0.40821073]
-CLIP_IMAGE_STD = [0.26862954, 0.26130258, 0.27577711]
-
 
 @strict
 class HCMIConfig(PreTrainedConfig):
@@ -32,9 +31,17 @@ class HCMIConfig(PreTrainedConfig):
     (nothing was published, so every such choice can be set otherwise here).
 
     Args:
-        text_config (`CLIPTextConfig` or `dict`, *optional*): CLIP's text tower; default: that of ViT-B/32.
-        vision_config (`CLIPVisionConfig` or `dict`, *optional*): CLIP's vision tower; default: ViT-B/32.
-        projection_dim (`int`, defaults to 512): joint width `D` of all embeddings (CLIP's projection width).
+        backbone (`str`, defaults to `"clip"`): model type of the dual encoder whose towers these are, one of
+            `BACKBONES`: `"clip"`, `"metaclip_2"`, or `"siglip"` (also SigLIP 2, except its NaFlex variant).
+        text_config (`PreTrainedConfig` or `dict`, *optional*): its text tower; default: transformers' own for that
+            type, for CLIP that of ViT-B/32. Its `pad_token_id` fills up texts for a tower that pools the last token.
+        vision_config (`PreTrainedConfig` or `dict`, *optional*): its vision tower; default: likewise.
+        text_pooling (`str`, *optional*): follows from `backbone` and says what the tower's own sentence feature is:
+            `"end_of_text"`, the state of the first end-of-text token, projected; or `"last_token"` (SigLIP), what the
+            tower's head makes of the last position of a text padded to `text_config.max_position_embeddings`, padding
+            included in attention. Words are then the states of the real tokens through the same head [C].
+        projection_dim (`int`, defaults to 512): joint width `D` of all embeddings (CLIP's projection width; with a
+            backbone without projections, such as SigLIP, the towers' own width).
         max_frames (`int`, defaults to 64): the most frames a video may have (rows of the frame-position table).
         frames_per_clip (`int`, defaults to 4): `F` frames make `ceil(F / frames_per_clip)` clips [C].
         num_clips (`int`, *optional*): a fixed number of clips instead (never more than a video has frames).
@@ -47,7 +54,8 @@ class HCMIConfig(PreTrainedConfig):
         frame_residual (`bool`, defaults to `True`): frame embeddings are CLIP's frame features plus the contextual
             ones; otherwise the contextual ones alone [C].
         video_residual (`bool`, defaults to `True`): the mean of CLIP's frame features is added to the video vector [C].
-        sentence_residual (`bool`, defaults to `True`): CLIP's end-of-text feature is added to the sentence vector [C].
+        sentence_residual (`bool`, defaults to `True`): the text tower's own sentence feature (see `text_pooling`) is
+            added to the sentence vector [C].
         frame_word_interaction (`str`, defaults to `"weighted"`): `"weighted"` or `"max_mean"` [C].
         clip_phrase_interaction (`str`, defaults to `"weighted"`): `"weighted"` or `"max_mean"` [C].
         loss_weights (`dict[str, float]`, *optional*): weight of each level in the loss; default 1 each [C].
@@ -59,7 +67,7 @@ class HCMIConfig(PreTrainedConfig):
         logit_scale_init_value (`float`, defaults to 2.6592): natural logarithm of the initial logit scale, as in CLIP.
         logit_scale_max (`float`, defaults to 100.0): the scale is clamped to this, as in CLIP [C].
         image_mean, image_std (`list[float]`, *optional*): per channel, of pixels in 0..1; the model normalises `uint8`
-            frames with them; default CLIP's. They have to be those of the processor.
+            frames with them; default: those of the backbone's checkpoints. They have to be those of the processor.
         initializer_range (`float`, defaults to 0.02): standard deviation of the frame positions' initial weights.
         initializer_factor (`float`, defaults to 1.0): factor on every initial weight.
 
@@ -68,10 +76,14 @@ class HCMIConfig(PreTrainedConfig):
     """
 
     model_type = "hcmi"
-    sub_configs_defaults: ClassVar[dict[str, Any]] = {"text_config": CLIPTextConfig, "vision_config": CLIPVisionConfig}
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
+        side: SubConfigSpec(AutoConfig, model_type=tower) for side, tower in tower_types("clip").items()
+    }
 
-    text_config: dict | CLIPTextConfig | None = None
-    vision_config: dict | CLIPVisionConfig | None = None
+    backbone: str = "clip"
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    text_pooling: str | None = None
     projection_dim: int = 512
     max_frames: int = 64
     frames_per_clip: int = 4
@@ -100,6 +112,17 @@ class HCMIConfig(PreTrainedConfig):
     initializer_factor: float | int = 1.0
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if self.backbone in BACKBONES:
+            traits = BACKBONES[self.backbone]
+            for side, tower in tower_types(self.backbone).items():
+                if (given := getattr(self, side)) is None or isinstance(given, dict):
+                    setattr(self, side, {"model_type": tower} | (given or {}))
+            if self.text_pooling is None:
+                self.text_pooling = traits.text_pooling
+            if self.image_mean is None:
+                self.image_mean = list(traits.image_mean)
+            if self.image_std is None:
+                self.image_std = list(traits.image_std)
         if self.aggregation_heads is None:
             self.aggregation_heads = max(1, self.projection_dim // 64)
         if self.aggregation_intermediate_size is None:
@@ -108,14 +131,11 @@ class HCMIConfig(PreTrainedConfig):
             self.loss_weights = dict.fromkeys(LEVELS, 1.0)
         if self.inference_weights is None:
             self.inference_weights = dict.fromkeys(LEVELS, 1.0)
-        if self.image_mean is None:
-            self.image_mean = list(CLIP_IMAGE_MEAN)
-        if self.image_std is None:
-            self.image_std = list(CLIP_IMAGE_STD)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
         """Refuses what no model can be built from; runs at construction. Every message names the field."""
+        self._validate_towers()
         for name in ("projection_dim", "max_frames", "frames_per_clip", "words_per_phrase", "aggregation_layers",
                      "aggregation_heads", "aggregation_intermediate_size"):  # fmt: skip
             _require(getattr(self, name) >= 1, name, getattr(self, name), "has to be at least 1")
@@ -154,19 +174,42 @@ class HCMIConfig(PreTrainedConfig):
                      f"needs one value for each of the {channels} channels")  # fmt: skip
         _require(min(self.image_std) > 0, "image_std", self.image_std, "has to be positive")
 
+    def _validate_towers(self) -> None:
+        """The towers are those of the backbone, and end in the joint space."""
+        _require(self.backbone in BACKBONES, "backbone", self.backbone, f"has to be one of {tuple(BACKBONES)}")
+        for side, tower in tower_types(self.backbone).items():
+            found = getattr(self, side).model_type
+            _require(found == tower, side, found, f"has to be of type {tower!r} for the backbone {self.backbone!r}")
+        traits = BACKBONES[self.backbone]
+        _require(self.text_pooling == traits.text_pooling, "text_pooling", self.text_pooling,
+                 f"has to be {traits.text_pooling!r} for the backbone {self.backbone!r}")  # fmt: skip
+        if not traits.projected:
+            own = {self.vision_config.hidden_size, self.text_config.projection_size}
+            _require(own == {self.projection_dim}, "projection_dim", self.projection_dim,
+                     f"has to be the towers' own width ({sorted(own)}) for {self.backbone!r}")  # fmt: skip
+            _require(self.vision_config.vision_use_head, "vision_config", "vision_use_head=False",
+                     "needs the head that pools the patches")  # fmt: skip
+
     @classmethod
-    def from_clip_config(cls, clip_config: CLIPConfig, **overrides: Any) -> "HCMIConfig":
-        """HCMI around the towers of `clip_config`; `overrides` are fields of this class."""
-        return cls(
-            **{
-                "text_config": clip_config.text_config.to_dict(),
-                "vision_config": clip_config.vision_config.to_dict(),
-                "projection_dim": clip_config.projection_dim,
-                "logit_scale_init_value": clip_config.logit_scale_init_value,
-                "initializer_factor": clip_config.initializer_factor,
-                **overrides,
-            }
-        )
+    def from_clip_config(cls, clip_config: PreTrainedConfig, **overrides: Any) -> "HCMIConfig":
+        """
+        HCMI around the towers of a dual encoder's configuration, CLIP's or another of `BACKBONES`; `overrides` are
+        fields of this class.
+
+        Raises:
+            ValueError: HCMI is not built around such a model.
+        """
+        own = find_backbone(clip_config.model_type)
+        same = ("projection_dim", "logit_scale_init_value", "initializer_factor")
+        fields = {name: getattr(clip_config, name) for name in same if hasattr(clip_config, name)}
+        if not own.projected:
+            fields["projection_dim"] = clip_config.vision_config.hidden_size
+        fields |= {
+            "backbone": clip_config.model_type,
+            "text_config": clip_config.text_config.to_dict(),
+            "vision_config": clip_config.vision_config.to_dict(),
+        }
+        return cls(**fields | overrides)
 
 
 def _require(condition: bool, field: str, value: Any, what: str) -> None:

@@ -1,4 +1,4 @@
-"""HCMI: CLIP's two towers, a hierarchy on each side, and their interaction, as a transformers model."""
+"""HCMI: a dual encoder's two towers, a hierarchy on each side, and their interaction, as a transformers model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPConfig, CLIPTextModel, CLIPVisionModel, PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
 from .aggregation_hcmi import HCMIAggregation, HCMIAttention, HCMIFeedForward
+from .backbones_hcmi import BACKBONES, LAST_TOKEN, build_towers, find_backbone, special_tokens
 from .configuration_hcmi import LEVELS, UNTRAINED_INFERENCE_WEIGHTS, HCMIConfig
 from .features_hcmi import HCMITextFeatures, HCMIVideoFeatures
 from .hierarchy_hcmi import HCMIHierarchy, HCMITokenWeights
@@ -27,7 +28,8 @@ class HCMIOutput(ModelOutput):
 
     Args:
         loss (scalar): with `return_loss=True`.
-        logits_per_text (`(T, V)`): the combined similarity times the logit scale.
+        logits_per_text (`(T, V)`): the combined similarity times the logit scale, plus the backbone's logit bias if it
+            has one.
         logits_per_video (`(V, T)`): its transpose.
         text_embeds (`(T, D)`), video_embeds (`(V, D)`): sentence and video vectors, L2-normalised.
         text_features, video_features: embeddings of every level.
@@ -60,11 +62,11 @@ class HCMIPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["CLIPTextEmbeddings", "CLIPEncoderLayer", "CLIPVisionEmbeddings", "HCMIHierarchy"]
+    _no_split_modules = ["HCMIHierarchy"]  # and those of the towers, which transformers collects
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        # True would keep modules without parameters of their own, CLIP's attention blocks too, from `_init_weights`.
+        # True would keep modules without parameters of their own, the towers' attention too, from `_init_weights`.
         return False
 
     @torch.no_grad()
@@ -95,9 +97,12 @@ class HCMIPreTrainedModel(PreTrainedModel):
             else:
                 init.normal_(module.vector_projection.weight, std=factor * width**-0.5)
         elif isinstance(module, HCMIModel):
-            init.normal_(module.text_projection.weight, std=factor * self.config.text_config.hidden_size**-0.5)
-            init.normal_(module.visual_projection.weight, std=factor * self.config.vision_config.hidden_size**-0.5)
+            if module.text_projection is not None:
+                init.normal_(module.text_projection.weight, std=factor * self.config.text_config.hidden_size**-0.5)
+                init.normal_(module.visual_projection.weight, std=factor * self.config.vision_config.hidden_size**-0.5)
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+            if module.logit_bias is not None:
+                init.zeros_(module.logit_bias)
             init.copy_(module.image_mean, torch.tensor(self.config.image_mean))
             init.copy_(module.image_std, torch.tensor(self.config.image_std))
 
@@ -106,18 +111,25 @@ class HCMIModel(HCMIPreTrainedModel):
     """
     Text-video retrieval by Hierarchical Cross-Modal Interaction (Jiang et al., arXiv 2204.03382).
 
-    The towers carry the names of `CLIPModel`, so that any CLIP checkpoint loads into them; see
-    [`HCMIModel.from_clip_pretrained`].
+    Towers, projections and logit scale carry the names of the dual encoder that they are of, so that its checkpoints
+    load into them; see [`HCMIModel.from_clip_pretrained`].
     """
 
     def __init__(self, config: HCMIConfig):
         super().__init__(config)
-        text_config, vision_config = config.text_config, config.vision_config
-        self.text_model = CLIPTextModel._from_config(text_config)
-        self.vision_model = CLIPVisionModel._from_config(vision_config)
-        self.text_projection = nn.Linear(text_config.hidden_size, config.projection_dim, bias=False)
-        self.visual_projection = nn.Linear(vision_config.hidden_size, config.projection_dim, bias=False)
-        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        text_config: Any = config.text_config
+        vision_config: Any = config.vision_config
+        backbone = BACKBONES[config.backbone]
+        self.text_model, self.vision_model = build_towers(backbone, text_config, vision_config)
+        self.text_projection = self.visual_projection = None
+        if backbone.projected:
+            self.text_projection = nn.Linear(text_config.hidden_size, config.projection_dim, bias=False)
+            self.visual_projection = nn.Linear(vision_config.hidden_size, config.projection_dim, bias=False)
+        self.logit_scale = nn.Parameter(
+            torch.full((1,) if backbone.logit_bias else (), float(config.logit_scale_init_value))
+        )
+        # No parameter: the contrastive loss is the same whatever it is, so it would get no gradient.
+        self.logit_bias = nn.Buffer(torch.zeros(1)) if backbone.logit_bias else None
         self.video_hierarchy = HCMIHierarchy(
             config,
             max_tokens=config.max_frames,
@@ -147,29 +159,25 @@ class HCMIModel(HCMIPreTrainedModel):
         cls, name_or_path: str, *, config_overrides: dict[str, Any] | None = None, **kwargs: Any
     ) -> "HCMIModel":
         """
-        HCMI around a pretrained CLIP: the towers are loaded, the hierarchy is new.
+        HCMI around a pretrained CLIP or another dual encoder of its family (`BACKBONES`): the towers are loaded, the
+        hierarchy is new.
 
         Until it is trained the model retrieves on the video-sentence level alone, where it is exactly mean-pooled CLIP
         [C]: CLIP's single words are not aligned with images. Training sets `inference_weights` to all levels.
 
         Args:
-            name_or_path: a Hub repository or a folder with a `CLIPModel` checkpoint.
+            name_or_path: a Hub repository or a folder with a checkpoint of `CLIPModel`, `SiglipModel`, ….
             config_overrides: fields of [`HCMIConfig`] to set.
             kwargs: as for `from_pretrained` (`dtype`, `device_map`, `attn_implementation`, `revision`, `token`, …).
 
         Raises:
-            ValueError: if the checkpoint is not CLIP's, or lacks weights of the towers, or has weights with no place.
+            ValueError: if the checkpoint is of another kind, or lacks weights of the towers, or has weights with no
+                place.
         """
         where = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
         hub = {key: kwargs[key] for key in where if key in kwargs}
-        clip_config = CLIPConfig.get_config_dict(name_or_path, **hub)[0]
-        if clip_config.get("model_type") != CLIPConfig.model_type:
-            raise ValueError(
-                f"{name_or_path} holds a checkpoint of type {clip_config.get('model_type')!r}, not a CLIPModel. "
-                f"For a trained HCMI use HCMIModel.from_pretrained."
-            )
-        untrained = {"inference_weights": dict(UNTRAINED_INFERENCE_WEIGHTS)}
-        config = HCMIConfig.from_clip_config(CLIPConfig.from_dict(clip_config), **untrained | (config_overrides or {}))
+        overrides = {"inference_weights": dict(UNTRAINED_INFERENCE_WEIGHTS)} | (config_overrides or {})
+        config = cls._config_around(name_or_path, overrides, hub)
         # transformers would print a line for each of the hierarchy's new weights, and tell of a misfit less clearly.
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()
@@ -185,10 +193,32 @@ class HCMIModel(HCMIPreTrainedModel):
         mismatched = sorted(key for key, *_ in loading["mismatched_keys"])
         if missing or unexpected or mismatched:
             raise ValueError(
-                f"{name_or_path} does not fit CLIP's towers: missing {missing[:5]}, unexpected {unexpected[:5]}, of "
-                f"another shape {mismatched[:5]} ({len(missing)}, {len(unexpected)} and {len(mismatched)} in all)."
+                f"{name_or_path} does not fit its own kind's towers: missing {missing[:5]}, unexpected "
+                f"{unexpected[:5]}, of another shape {mismatched[:5]} ({len(missing)}, {len(unexpected)} and "
+                f"{len(mismatched)} in all)."
             )
+        if model.logit_bias is not None and "logit_scale_max" not in overrides:
+            # SigLIP's scale is not clamped, and beyond CLIP's limit.
+            model.config.logit_scale_max = max(model.config.logit_scale_max, model.logit_scale.exp().item())
         return model
+
+    @staticmethod
+    def _config_around(name_or_path: str, overrides: dict[str, Any], hub: dict[str, Any]) -> HCMIConfig:
+        """The configuration of HCMI around the dual encoder in `name_or_path`."""
+        found = PreTrainedConfig.get_config_dict(name_or_path, **hub)[0]
+        model_type = found.get("model_type")
+        if model_type == HCMIConfig.model_type:
+            raise ValueError(f"{name_or_path} is an HCMI model already: load it with HCMIModel.from_pretrained.")
+        try:
+            backbone = find_backbone(model_type)
+        except ValueError as error:
+            raise ValueError(f"{name_or_path}: {error}") from None
+        config = HCMIConfig.from_clip_config(CONFIG_MAPPING[model_type].from_dict(found), **overrides)
+        if backbone.text_pooling == LAST_TOKEN and "text_config" not in overrides:
+            # Such checkpoints' configurations do not tell what their texts are padded with.
+            for name, token in special_tokens(name_or_path, **hub).items():
+                setattr(config.text_config, name, token)
+        return config
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()
@@ -226,7 +256,10 @@ class HCMIModel(HCMIPreTrainedModel):
 
         pixels = self._normalised(pixel_values_videos.flatten(0, 1))
         tower = self.vision_model(pixel_values=pixels, return_dict=True, **kwargs)
-        frame_features = self.visual_projection(tower.pooler_output).unflatten(0, (batch, frames))
+        frame_features = tower.pooler_output
+        if self.visual_projection is not None:
+            frame_features = self.visual_projection(frame_features)
+        frame_features = frame_features.unflatten(0, (batch, frames))
         # Whatever lies in the padding ends here, be it NaN.
         frame_features = frame_features.masked_fill(~mask[..., None], 0.0)
         mean = frame_features.sum(1) / mask.sum(1, keepdim=True)
@@ -253,7 +286,7 @@ class HCMIModel(HCMIPreTrainedModel):
         Encodes texts.
 
         Args:
-            input_ids (`(T, W)`): token ids, each row with an end-of-text token.
+            input_ids (`(T, W)`): token ids, each row with an end-of-text token; padding comes last.
             attention_mask (`(T, W)`, *optional*): which tokens are real; default: those up to the first end of text.
             kwargs: passed on to the text tower (`output_hidden_states`, …).
 
@@ -264,9 +297,17 @@ class HCMIModel(HCMIPreTrainedModel):
             attention_mask = self._up_to_end_of_text(input_ids)
         mask = _checked_mask(attention_mask, tuple(input_ids.shape), input_ids.device, "attention_mask", "token")
 
-        tower = self.text_model(input_ids=input_ids, attention_mask=mask, return_dict=True, **kwargs)
-        words = self.text_projection(tower.last_hidden_state)
-        levels = self.text_hierarchy(words, mask, self.text_projection(tower.pooler_output))
+        if self.config.text_pooling == LAST_TOKEN:
+            tower = self.text_model(input_ids=self._filled_up(input_ids, mask), return_dict=True, **kwargs)
+        else:
+            tower = self.text_model(input_ids=input_ids, attention_mask=mask, return_dict=True, **kwargs)
+        states, sentence = tower.last_hidden_state[:, : input_ids.shape[1]], tower.pooler_output
+        if self.text_projection is None:
+            head: Any = self.text_model.head
+            words = head(states)
+        else:
+            words, sentence = self.text_projection(states), self.text_projection(sentence)
+        levels = self.text_hierarchy(words, mask, sentence)
         return HCMITextFeatures(
             pooler_output=levels.vector,
             words=levels.tokens,
@@ -276,14 +317,14 @@ class HCMIModel(HCMIPreTrainedModel):
             word_weights=levels.token_weights,
             phrase_weights=levels.group_weights,
             phrase_word_weights=levels.group_token_weights,
-            last_hidden_state=tower.last_hidden_state,
+            last_hidden_state=states,
             hidden_states=tower.hidden_states,
             attentions=tower.attentions,
         )
 
     def scale(self) -> torch.Tensor:
         """The logit scale: exponentiated and clamped, a scalar."""
-        return self.logit_scale.exp().clamp(max=self.config.logit_scale_max)
+        return self.logit_scale.exp().clamp(max=self.config.logit_scale_max).squeeze()
 
     def score(
         self,
@@ -333,6 +374,8 @@ class HCMIModel(HCMIPreTrainedModel):
         text = self.get_text_features(input_ids, attention_mask, return_dict=True, **kwargs)
         similarity = batch_similarity(text, video, self.config.inference_weights)
         logits_per_text = self.scale().to(similarity.combined.device) * similarity.combined
+        if self.logit_bias is not None:
+            logits_per_text = logits_per_text + self.logit_bias.to(logits_per_text)
 
         objective = None
         if return_loss:
@@ -359,20 +402,33 @@ class HCMIModel(HCMIPreTrainedModel):
         )
 
     def _up_to_end_of_text(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Mask of the tokens `(T, W)` up to the one where CLIP's text tower pools."""
-        end = self.text_model.eos_token_id
-        if end == 2:
+        """Mask of the tokens `(T, W)` up to the first end of text."""
+        end = self.config.text_config.eos_token_id
+        if end == 2 and self.config.backbone == "clip":
             # OpenAI's own checkpoints say 2 and mean the highest id of a text; CLIP's tower keeps to that.
             end = input_ids.amax(-1, keepdim=True)
         ends = (input_ids == end).long()
         return ends.cumsum(-1) - ends == 0
+
+    def _filled_up(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The real tokens of `(T, W)`, padded to the text tower's full length."""
+        config = self.config.text_config
+        missing = config.max_position_embeddings - input_ids.shape[1]
+        if missing < 0:
+            raise ValueError(
+                f"{input_ids.shape[1]} tokens a text exceed what this model takes ({config.max_position_embeddings})."
+            )
+        return nn.functional.pad(
+            input_ids.masked_fill(~mask, config.pad_token_id), (0, missing), value=config.pad_token_id
+        )
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Raw `uint8` frames `(N, 3, H, W)` as the processor would have normalised them; floats pass through."""
         if pixels.dtype != torch.uint8:
             return pixels
         mean, std = (t.float().view(1, -1, 1, 1) for t in (self.image_mean, self.image_std))
-        return ((pixels.float() / 255 - mean) / std).to(self.visual_projection.weight.dtype)
+        # In place: a batch of frames is large, and each step would make a copy of it.
+        return pixels.float().div_(255).sub_(mean).div_(std).to(self.logit_scale.dtype)
 
 
 def _checked_mask(

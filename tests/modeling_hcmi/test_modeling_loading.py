@@ -114,7 +114,8 @@ def save_without(model: HCMIModel, folder, dropped: str) -> dict[str, torch.Tens
 def test_saving_and_loading_changes_nothing(tmp_path):
     model = tiny_model(num_clips=2, loss_weights={"frame_word": 1.0, "clip_phrase": 0.0, "video_sentence": 2.0})
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    # Beside the code that it needs where this package is not installed.
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} == {"config.json", "model.safetensors"}
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         assert set(file.keys()) == set(model.state_dict())
         assert file.metadata() == {"format": "pt"}
