@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPImageProcessor
+from transformers import AutoConfig, CLIPImageProcessor
 
+from hcmi.conversion import convert_clip
 from hcmi.modeling_hcmi import LEVELS, HCMIConfig, HCMIModel
 from hcmi.modeling_hcmi.configuration_hcmi import UNTRAINED_INFERENCE_WEIGHTS
 from hcmi.processing import HCMIProcessor
@@ -126,17 +127,10 @@ def _from_checkpoint(arguments: TrainingArguments) -> tuple[HCMIModel, HCMIProce
         processor = HCMIProcessor.from_pretrained(name)
         processor.frames_per_video = arguments.frames_per_video
         return model, processor
-    image_processor = AutoImageProcessor.from_pretrained(name)
     # After training every level counts, unless told otherwise.
-    overrides = {
-        "inference_weights": dict.fromkeys(LEVELS, 1.0),
-        "image_mean": list(image_processor.image_mean),
-        "image_std": list(image_processor.image_std),
-        **arguments.config_overrides,
-    }
-    model = HCMIModel.from_clip_pretrained(name, config_overrides=overrides, dtype="float32")
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    return model, HCMIProcessor(image_processor, tokenizer, frames_per_video=arguments.frames_per_video)
+    overrides = {"inference_weights": dict.fromkeys(LEVELS, 1.0)} | arguments.config_overrides
+    frames = arguments.frames_per_video
+    return convert_clip(name, frames_per_video=frames, config_overrides=overrides, dtype="float32")
 
 
 def _trains_tokens(config: HCMIConfig) -> bool:
@@ -146,6 +140,6 @@ def _trains_tokens(config: HCMIConfig) -> bool:
 
 def _require_known(names: Iterable[str], where: str) -> None:
     """A mistyped field would become one more attribute of the configuration, without any effect."""
-    known = {entry.name for entry in fields(HCMIConfig)} | {"model_type"}
+    known = {entry.name for entry in fields(HCMIConfig)} | {"model_type", "auto_map"}
     if unknown := sorted(set(names) - known):
         raise ValueError(f"{where}: HCMIConfig has no field {', '.join(unknown)}")
