@@ -1,6 +1,7 @@
 """Settings for all tests, and the way to the helpers in tests/support."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 import torch
 from hypothesis import settings
+
+# Who starts the tests in the background has them ignore Ctrl-C, which some of them are about.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tiny tensors: more threads only wait for each other.
 torch.set_num_threads(1)
