@@ -10,6 +10,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def local_processes(processes: int) -> int:
+    """How many of a run's processes are on this machine: launchers tell it; otherwise all."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Small frames are resized faster without threads, which wait for each other longer than they work."""

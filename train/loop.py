@@ -1,6 +1,5 @@
 """The training run: epochs over pairs, validation after each, the best model tested once at the end."""
 
-import os
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from hcmi.modeling_hcmi import HCMIModel, HCMIObjective
 from .arguments import TrainingArguments
 from .building import build, parameter_groups
 from .checkpoints import save_model
-from .cores import usable_cores
+from .cores import local_processes, usable_cores
 from .curves import draw_curves
 from .data.benchmark_info import benchmark_info
 from .data.loading import TrainingBatches
@@ -33,7 +32,7 @@ from .lora import merged
 from .publishing import create_repository
 from .recording import Recorder
 from .results import complete_result, save_result
-from .resuming import Progress, Resuming
+from .resuming import Progress, Resuming, decided_by_one
 from .run_data import RunData
 from .sharding import make_shardable, whole
 from .step import NonFiniteLossError, PairEncoder, TrainingStep
@@ -88,11 +87,11 @@ class _Training:
         require_processes(self.accelerator, arguments.processes)
         if self.accelerator.device.type == "cpu":
             # Launchers allow a process one thread unless told otherwise.
-            local = int(os.environ.get("LOCAL_WORLD_SIZE", self.accelerator.num_processes))
+            local = local_processes(self.accelerator.num_processes)
             torch.set_num_threads(arguments.cpu_threads or max(1, usable_cores() // local))
-        if arguments.push_to_hub and self.accelerator.is_main_process:
+        if name := arguments.push_to_hub:
             # A name or a token that will not do is told now and not after hours of training.
-            create_repository(arguments.push_to_hub, private=arguments.private)
+            decided_by_one(self.accelerator, lambda: create_repository(name, private=arguments.private))
         set_seed(arguments.seed)
         self.resuming = Resuming(arguments, self.accelerator)
         self.data = RunData(arguments, self.accelerator)

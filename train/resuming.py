@@ -1,7 +1,6 @@
 """Going on with an interrupted run: where it stands, whether it is still the same run, and how to start it again."""
 
 import json
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from hcmi.processing import HCMIProcessor
 
 from .arguments import TrainingArguments
 from .checkpoints import Checkpoints, damage_of, recover_model
+from .cores import local_processes
 
 _RUN = "run.json"  # in a checkpoint: what the run is
 _RESULTS = ("model", "result.json")
@@ -85,7 +85,7 @@ class Resuming:
         self.checkpoints = Checkpoints(self.output / "checkpoints", arguments.keep_checkpoints, accelerator)
         # What the launcher says counts where the arguments say nothing.
         self.settings = arguments.settings() | {"mixed_precision": accelerator.mixed_precision}
-        self.start: Path | None = _decided_by_one(accelerator, self._starting_point)
+        self.start: Path | None = decided_by_one(accelerator, self._starting_point)
 
     def begin(self, model: HCMIModel, processor: HCMIProcessor, progress: Progress, data: str) -> None:
         """
@@ -109,7 +109,7 @@ class Resuming:
         self.accelerator.register_for_checkpointing(progress)
         self.accelerator.register_save_state_pre_hook(self._save_model)
         self.accelerator.register_load_state_pre_hook(self._load_model)
-        _decided_by_one(self.accelerator, self._clear)
+        decided_by_one(self.accelerator, self._clear)
         if self.start is None:
             return
         self.accelerator.load_state(str(self.start))
@@ -128,7 +128,7 @@ class Resuming:
         processes = self.accelerator.num_processes
         words = ["hcmi", "train"]
         if processes > 1:
-            local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+            local = local_processes(processes)
             words = ["torchrun", "--nproc_per_node", str(local), str(Path(__file__).with_name("run.py"))]
             if processes > local:
                 words[1:1] = ["--nnodes", str(processes // local)]
@@ -213,7 +213,7 @@ def _require_same(output: Path, now: Mapping[str, Any], then: Mapping[str, Any],
         )
 
 
-def _decided_by_one(accelerator: Accelerator, decide: Callable[[], Any]) -> Any:
+def decided_by_one(accelerator: Accelerator, decide: Callable[[], Any]) -> Any:
     """What the main process alone finds, in all processes; also its error."""
     found: list[Any] = [None, None]
     if accelerator.is_main_process:

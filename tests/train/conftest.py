@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from hub_client import point_client_at
+from hub_server import serve_hub
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from hcmi.processing import HCMIProcessor
@@ -124,6 +126,22 @@ def run(arguments_for) -> Callable[..., TrainingOutcome]:
         return outcome
 
     return make
+
+
+@pytest.fixture(scope="module")
+def no_picture():
+    """Runs draw no curves, which takes longer than such a run itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "draw_curves", lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub on this machine, which the client in this process talks to."""
+    with serve_hub() as server:
+        point_client_at(server, tmp_path / "home", monkeypatch)
+        yield server
 
 
 @pytest.fixture

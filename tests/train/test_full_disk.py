@@ -7,16 +7,9 @@ import pytest
 from accelerate import Accelerator
 from training_runs import checkpoints, differing, records, weights
 
-from hcmi.train import loop
+pytestmark = pytest.mark.usefixtures("no_picture")
 
 FIELDS = {"checkpoint_every": 1, "epochs": 2}  # of four steps
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_picture():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "draw_curves", lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 import urllib.request
 
 import pytest
-from hub_client import point_client_at
-from hub_server import serve_hub
 from hub_state import TOKEN
 from huggingface_hub import HfApi, ModelCard, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
@@ -15,13 +13,6 @@ from huggingface_hub.errors import (
 )
 
 NAME = "tester/things"
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    with serve_hub() as server:
-        point_client_at(server, tmp_path / "home", monkeypatch)
-        yield server
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from hcmi.train import loop
 from hcmi.train.interruption import Interruption
 from hcmi.train.recording import Recorder
 
+pytestmark = pytest.mark.usefixtures("no_picture")
+
 FIELDS = {"checkpoint_every": 0}  # two epochs of four steps
 
 
@@ -26,13 +28,6 @@ class OneProcess:
 
     def check_trigger(self):
         return self.triggered
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_picture():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "draw_curves", lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="module")

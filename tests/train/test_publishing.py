@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hub_client import environment, point_client_at, run_fresh
-from hub_server import serve_hub
+from hub_client import environment, run_fresh
 from hub_state import TOKEN, Hub
 from huggingface_hub import HfApi, ModelCard
 
@@ -24,13 +23,6 @@ NAME = "tester/tiny"
 def trained(run, tmp_path_factory) -> Path:
     """The folder of a finished run."""
     return run(tmp_path_factory.mktemp("trained") / "run").model.parent
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    with serve_hub() as server:
-        point_client_at(server, tmp_path / "home", monkeypatch)
-        yield server
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Training pairs as batches on the device, read ahead by other processes."""
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,7 @@ from accelerate import skip_first_batches
 from torch.utils.data import DataLoader, RandomSampler
 
 from hcmi.processing import VideoReadError
-from hcmi.train.cores import usable_cores
+from hcmi.train.cores import local_processes, usable_cores
 
 from .joining import Batch, grouped, on_device
 from .pairs import PairCollator, TrainingPairs
@@ -114,7 +113,7 @@ class TrainingBatches:
         if batch_size % processes:
             raise ValueError(f"batch_size ({batch_size}) must be a multiple of the number of processes ({processes})")
         if num_workers is None:
-            num_workers = reader_count(accelerator.device, int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
+            num_workers = reader_count(accelerator.device, local_processes(processes))
         self.accelerator = accelerator
         self.pairs = pairs
         self.unreadable = unreadable

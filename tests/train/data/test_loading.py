@@ -1,19 +1,16 @@
-"""Batches in one process and in two. Each of the two is this file, run as a script with its rank and a folder."""
+"""Batches in one process and in two. Each of the two is this file, run as a script with a folder."""
 
 import multiprocessing
-import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import set_seed
+from processes import join, leave, run_two
 from written_frames import WrittenFrames
 
 from hcmi.processing import VideoReadError
@@ -69,17 +66,16 @@ def epoch_of(source, *arguments, **options):
         return list(epoch)
 
 
-def work(rank, folder):
-    """What one of the two processes does; the tests look at what it writes."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def work(folder):
+    """What one of the two processes does; the tests look at what it leaves."""
+    join(folder)
     found = {}
     for workers in (0, 2):
         source = batches(workers, broken=BROKEN)
         found[workers] = [epoch_of(source, 0), epoch_of(source, 1, 2), epoch_of(source, 1, 2, skip=1)]
         found[f"unreadable {workers}"] = source.unreadable.summary()
     del source
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    leave(folder, found)
 
 
 @pytest.fixture(autouse=True)
@@ -94,24 +90,7 @@ def fresh_accelerate():
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What each of the two processes found."""
-    folder = tmp_path_factory.mktemp("processes")
-    started = []
-    for rank in range(2):
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        program = [sys.executable, __file__, str(rank), str(folder)]
-        started.append(
-            subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-    try:
-        for process in started:
-            output, _ = process.communicate(timeout=120)
-            assert process.returncode == 0, output
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return run_two(__file__, tmp_path_factory.mktemp("processes"))
 
 
 def assert_same(first, second):
@@ -308,4 +287,4 @@ def test_batches_come_to_the_gpu():
 
 
 if __name__ == "__main__":
-    work(int(sys.argv[1]), Path(sys.argv[2]))
+    work(sys.argv[1])
