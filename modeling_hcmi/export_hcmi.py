@@ -1,6 +1,7 @@
 """Both encoders as graphs without Python: frames to features, and tokens to features, for `torch.export` and ONNX."""
 
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ _ONE_FILE_BYTES = 1_500_000_000
 """Larger weights go into a file of their own: an ONNX file cannot exceed 2 GB."""
 
 
-class _Encoder(nn.Module):
+class _Encoder(nn.Module, ABC):
     """One of the model's feature methods with tensors in and out."""
 
     inputs: dict[str, tuple[str, ...]] = {}
@@ -27,9 +28,9 @@ class _Encoder(nn.Module):
         super().__init__()
         self.model = model
 
+    @abstractmethod
     def example(self) -> dict[str, torch.Tensor]:
         """Inputs to trace with: one row in full, one with padding."""
-        raise NotImplementedError
 
 
 class HCMIVideoEncoder(_Encoder):
