@@ -1,0 +1,18 @@
+"""Cutting videos into windows: the stretches that are encoded, found and scored one by one."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window:
+    """
+    A stretch of a video.
+
+    Args:
+        number: counts from 0 within the file.
+        start, end: seconds of the file.
+    """
+
+    number: int
+    start: float
+    end: float
