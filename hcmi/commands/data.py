@@ -17,6 +17,7 @@ from hcmi.train.cores import usable_cores
 from hcmi.train.data.benchmarks import BENCHMARKS, SPLITS, load_benchmark, protocols
 
 from .benchmark_options import add_benchmark_options, benchmark_place
+from .numbers import positive
 
 # As in hcmi.train.data.frame_encoding, which imports torch: seconds that a help need not wait for.
 _ENCODINGS = ("raw", "jpeg")
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = _action(actions, "check", "say what is missing or cannot be read", "all that the protocol has")
     check.add_argument("--decode", action="store_true", help="read frames of every video too")
     check.add_argument(
-        "--frames", type=_positive, default=12, metavar="N", help="with --decode: of each video (default: %(default)s)"
+        "--frames", type=positive, default=12, metavar="N", help="with --decode: of each video (default: %(default)s)"
     )
     check.add_argument("--report", metavar="JSON", help="write everything that was found to this file")
 
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     prepare.add_argument(
         "--candidates",
-        type=_positive,
+        type=positive,
         default=24,
         metavar="N",
         help="frames stored of each video, among which training draws (default: %(default)s)",
@@ -79,7 +80,7 @@ def _action(actions: Any, name: str, line: str, splits: str) -> argparse.Argumen
     )
     parser.add_argument(
         "--num-workers",
-        type=_positive,
+        type=positive,
         default=usable_cores(),
         metavar="N",
         help="processes that read videos (default here: %(default)s)",
@@ -157,9 +158,3 @@ def _prepare_split(dataset: Any, processor: Any, arguments: argparse.Namespace) 
         encoding=arguments.encoding,
         num_workers=arguments.num_workers,
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
-    return int(text)

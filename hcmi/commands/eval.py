@@ -25,6 +25,7 @@ from typing import Any
 from hcmi.train.data.benchmarks import BENCHMARKS, SPLITS, load_benchmark, read_annotations
 
 from .benchmark_options import add_benchmark_options, benchmark_place
+from .numbers import not_negative, positive
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 _POST_PROCESSING = ("dsl", "qb_norm")
@@ -45,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", choices=SPLITS, help="default: test; of finished results alone: theirs")
     add_benchmark_options(parser)
-    parser.add_argument("--frames", type=_positive, metavar="N", help="frames a video (default: the processor's)")
+    parser.add_argument("--frames", type=positive, metavar="N", help="frames a video (default: the processor's)")
     parser.add_argument(
-        "--max-words", type=_positive, metavar="N", help="tokens a text, longer ones are cut (default: the tokenizer's)"
+        "--max-words", type=positive, metavar="N", help="tokens a text, longer ones are cut (default: the tokenizer's)"
     )
     parser.add_argument(
         "--post-processing",
@@ -57,10 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure also with dual softmax (dsl), or normalised by training captions (qb_norm); the plain numbers "
         "stand beside it. After the models (default: none)",
     )
-    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="default: %(default)s")
+    parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--num-workers",
-        type=_not_negative,
+        type=not_negative,
         default=min(8, os.cpu_count() or 1),
         metavar="N",
         help="processes that decode videos, 0 for none of their own (default here: %(default)s)",
@@ -222,20 +223,3 @@ def _compare(results: Mapping[str, dict[str, Any]], folder: Path) -> list[Path]:
     draw_recall_curves(comparison["recall_curves"], picture, title)
     markdown.write_text(markdown_comparison(comparison, picture.name), encoding="utf-8")
     return [save_result(comparison, folder / "comparison.json"), markdown, picture]
-
-
-def _positive(text: str) -> int:
-    number = _not_negative(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
-def _not_negative(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if number < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return number
