@@ -10,7 +10,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 
 from .frame_sampling import frames_at
-from .video_index import VideoIndex, allocation_limit, build_index, check_frame_size, open_stream, reason_of
+from .video_index import FrameIndex, allocation_limit, build_index, check_frame_size, open_stream, reason_of
 from .video_sources import EncodedVideo, VideoReadError
 
 # So many packets ahead, a seek is cheaper than reading on and throwing away. Only these formats store the presentation
@@ -162,7 +162,7 @@ def _set_up(decoder: Any, max_frame_pixels: int, explode: bool) -> None:
     decoder.thread_count = torch.get_num_threads()  # 1 in the workers of a DataLoader
 
 
-def _decode_planned(container: Any, stream: Any, index: VideoIndex, positions: list[int]) -> Iterator[Any]:
+def _decode_planned(container: Any, stream: Any, index: FrameIndex, positions: list[int]) -> Iterator[Any]:
     """Decodes up to each of the positions (increasing): on from the last one, or from a key frame in between."""
     decoder = stream.codec_context
     seeks = bool(_SEEK_FORMATS & set(container.format.name.split(",")))
@@ -198,7 +198,7 @@ def _leaves_out_exactly(decoder: Any) -> bool:
     return decoder.name in _SKIPPING_CODECS
 
 
-def _seek(container: Any, stream: Any, index: VideoIndex, key: int) -> tuple[Iterator[Any], int]:
+def _seek(container: Any, stream: Any, index: FrameIndex, key: int) -> tuple[Iterator[Any], int]:
     """Moves to the key frame at position `key` or before it. Gives the packets from there and their first position."""
     container.seek(index.pts[key], stream=stream)
     packets = container.demux(stream)

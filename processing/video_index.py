@@ -23,7 +23,7 @@ _DURATION_FORMATS = {"matroska", "flv"}
 
 
 @dataclass
-class VideoIndex:
+class FrameIndex:
     """The frames of a video stream, in the order in which they are stored (which is the order of decoding).
 
     Attributes:
@@ -152,7 +152,7 @@ def check_duration(name: str, start: float, end: float, max_duration: float) -> 
         raise VideoReadError(name, f"longer than the limit of {max_duration:g} s")
 
 
-def build_index(name: str, container: Any, stream: Any, max_duration: float) -> VideoIndex:
+def build_index(name: str, container: Any, stream: Any, max_duration: float) -> FrameIndex:
     """Lists the frames of a stream by going once through its packets.
 
     The header is not believed: it may know no duration or number of frames (webm, raw streams), or a wrong one. Where
@@ -161,7 +161,7 @@ def build_index(name: str, container: Any, stream: Any, max_duration: float) -> 
     Raises:
         VideoReadError: for a stream with no frames, no duration or one longer than `max_duration` seconds.
     """
-    index, clock, last_of_others = VideoIndex(), _Clock(), {}
+    index, clock, last_of_others = FrameIndex(), _Clock(), {}
     ticks = max_duration / stream.time_base
     try:
         for packet in container.demux():
@@ -206,7 +206,7 @@ class _Clock:
         self.durations.append(packet.duration or 0)
         self.discarded.append(packet.is_discard)
 
-    def set_times(self, index: VideoIndex, container: Any, stream: Any) -> None:
+    def set_times(self, index: FrameIndex, container: Any, stream: Any) -> None:
         rate = stream.average_rate or stream.guessed_rate
         base, durations = stream.time_base, self.durations
         zero = _beginning(container, stream)

@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 
-from hcmi.processing.video_index import VideoIndex, allocation_limit, open_stream, reason_of
+from hcmi.processing.video_index import FrameIndex, allocation_limit, open_stream, reason_of
 from hcmi.processing.video_reading import MAX_FRAME_PIXELS, VideoReadError
 from hcmi.processing.video_sources import EncodedVideo
 
@@ -24,7 +24,7 @@ class _DecodingFailed(Exception):
     """The frames do not come out of the decoder."""
 
 
-def encode_clip(source: EncodedVideo, index: VideoIndex, wanted: list[int], end: float, target: Path) -> bool:
+def encode_clip(source: EncodedVideo, index: FrameIndex, wanted: list[int], end: float, target: Path) -> bool:
     """
     Writes frames as H.264 and their sound as AAC.
 
@@ -90,7 +90,7 @@ def _converted(frame: Any, picture: Any) -> Any:
     return frame.reformat(picture.width, picture.height, "yuv420p", interpolation="BICUBIC")
 
 
-def _decoded(source: EncodedVideo, index: VideoIndex, wanted: list[int], whole: bool) -> Iterator[tuple[float, Any]]:
+def _decoded(source: EncodedVideo, index: FrameIndex, wanted: list[int], whole: bool) -> Iterator[tuple[float, Any]]:
     """
     The wanted frames, each with the second at which it begins.
 
@@ -122,7 +122,7 @@ def _decoded(source: EncodedVideo, index: VideoIndex, wanted: list[int], whole: 
         raise _DecodingFailed("frames are missing")
 
 
-def _frames_from(container: Any, stream: Any, index: VideoIndex, entry: int) -> Iterator[Any]:
+def _frames_from(container: Any, stream: Any, index: FrameIndex, entry: int) -> Iterator[Any]:
     """What the decoder makes of the packets from position `entry` on."""
     packets, first = packets_of(container, stream), index.pts[entry]
     if entry:

@@ -7,7 +7,7 @@ from typing import Any
 
 import av
 
-from hcmi.processing.video_index import VideoIndex, open_stream
+from hcmi.processing.video_index import FrameIndex, open_stream
 from hcmi.processing.video_reading import MAX_FRAME_PIXELS
 from hcmi.processing.video_sources import EncodedVideo
 
@@ -17,7 +17,7 @@ _MICROSECOND = Fraction(1, 1_000_000)
 _SEEK_EARLIER = Fraction(1)  # seconds: a packet of sound may be stored before the picture it belongs to
 
 
-def copy_clip(source: EncodedVideo, index: VideoIndex, key: int, stop: int, end: float, target: Path) -> bool | None:
+def copy_clip(source: EncodedVideo, index: FrameIndex, key: int, stop: int, end: float, target: Path) -> bool | None:
     """
     Copies the packets of picture and sound from a key frame on.
 

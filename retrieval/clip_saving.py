@@ -12,7 +12,7 @@ import av
 import torch
 
 from hcmi.processing.frame_sampling import frames_at
-from hcmi.processing.video_index import VideoIndex, build_index, open_stream
+from hcmi.processing.video_index import FrameIndex, build_index, open_stream
 from hcmi.processing.video_reading import MAX_DURATION, MAX_FRAME_PIXELS, VideoReadError, read_frames
 from hcmi.processing.video_sources import EncodedVideo, open_source
 
@@ -86,7 +86,7 @@ def save_clip(
     return SavedClip(target, begin, finish, copied is not None, sound)
 
 
-def _frames_between(name: str, index: VideoIndex, start: float, end: float) -> list[int]:
+def _frames_between(name: str, index: FrameIndex, start: float, end: float) -> list[int]:
     """Positions of the frames shown between start and end, in the order in which they are shown."""
     shown = index.shown
     times = [index.times[position] for position in shown]
@@ -99,13 +99,13 @@ def _frames_between(name: str, index: VideoIndex, start: float, end: float) -> l
     return [position for position, time in zip(shown[first:], times[first:], strict=True) if time < end]
 
 
-def _end_of(index: VideoIndex, time: float) -> float:
+def _end_of(index: FrameIndex, time: float) -> float:
     """When the frame ends that begins at `time`."""
     return min((index.times[i] for i in index.shown if index.times[i] > time), default=index.end)
 
 
 def _copy(
-    source: EncodedVideo, index: VideoIndex, wanted: list[int], target: Path
+    source: EncodedVideo, index: FrameIndex, wanted: list[int], target: Path
 ) -> tuple[tuple[float, float], bool] | None:
     """Copies the packets: the stretch and whether there is sound; or None where that cannot be done."""
     span = _span_to_copy(index, wanted)
@@ -130,7 +130,7 @@ def _one_pixel(frame: torch.Tensor) -> torch.Tensor:
     return frame[:, :1, :1]
 
 
-def _span_to_copy(index: VideoIndex, wanted: list[int]) -> tuple[int, int] | None:
+def _span_to_copy(index: FrameIndex, wanted: list[int]) -> tuple[int, int] | None:
     """Positions of the first and the last packet to copy, if that can be done."""
     if index.counted or None in index.pts or len(set(index.pts)) < len(index.pts):
         return None

@@ -9,19 +9,19 @@ from av.stream import Disposition
 from PIL import Image
 from videos import RECIPES, Recipe, VideoOf, copy_packets, decode_everything, write_sound, write_video
 
-from hcmi.processing.video_index import VideoIndex, build_index, check_duration, open_stream, quiet
+from hcmi.processing.video_index import FrameIndex, build_index, check_duration, open_stream, quiet
 from hcmi.processing.video_sources import EncodedVideo, VideoReadError, open_source
 
 PIXELS, SECONDS = 10**7, 3600.0
 COVER, MAIN, OTHER = Disposition.attached_pic, Disposition.default, Disposition(0)
 
 
-def index_of(path: Path, max_duration: float = SECONDS) -> VideoIndex:
+def index_of(path: Path, max_duration: float = SECONDS) -> FrameIndex:
     with open_stream(open_source(path), PIXELS) as (container, stream):
         return build_index(str(path), container, stream, max_duration)
 
 
-def times_shown(index: VideoIndex) -> list[float]:
+def times_shown(index: FrameIndex) -> list[float]:
     return [index.times[position] for position in index.shown]
 
 
