@@ -9,8 +9,9 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 demo: $(VENV)/.installed
 	$(BIN)/python examples/shape_stories.py
 
+# A process for each core; the tests of one file stay together, and share what they have made.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -13,7 +13,14 @@ VERBS = {
     "convert": "make a model of a pretrained CLIP or SigLIP",
     "train": "train a model on a benchmark",
     "eval": "measure a saved model on a split of a benchmark",
+    "index": "make an index of videos, or add to one",
     "find": "find videos by text in a folder",
+    "search": "search an index of videos",
+    "explain": "draw why a video of an index answers a query",
+    "demo": "search an index of videos on a web page",
+    "info": "tell what an index holds",
+    "remove": "remove videos from an index",
+    "compact": "give back the space of what was removed from an index",
     "export": "write a model's encoders as ONNX files",
     "publish": "publish a model on the Hugging Face Hub",
 }
@@ -92,3 +99,7 @@ def _is_explained(error: Exception) -> bool:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -56,7 +56,7 @@ class IndexedVideo:
     A file that an index knows.
 
     Args:
-        path: as it was given, absolute; relative to the index's folder where the index was made to travel.
+        path: of the file, absolute.
         state: `"indexed"`; `"partial"`, while some windows are not encoded yet; or `"unreadable"`.
         reason: why it cannot be read.
         windows: into how many it is cut.
@@ -184,7 +184,7 @@ class Catalog:
 
     def begin_file(self, path: str, state: FileState, windows: Sequence[Window], reason: str | None = None) -> None:
         """Notes a file and the windows that are to be encoded; what was known under its path is forgotten."""
-        with self._transaction():
+        with self.transaction():
             self._forget(path)
             file = (path, state.size, state.mtime_ns, state.digest, state.duration, reason, len(windows))
             columns = "path, size, modified, digest, duration, reason, planned"
@@ -201,7 +201,7 @@ class Catalog:
         Raises:
             VideoIndexError: one of them was not planned, or has a row already.
         """
-        with self._transaction():
+        with self.transaction():
             row = first
             for path, number in places:
                 (file,) = next(self._rows("SELECT id FROM files WHERE path = ?", path), (None,))
@@ -216,7 +216,7 @@ class Catalog:
 
     def update_file(self, path: str, new_path: str, state: FileState) -> None:
         """The same content under another time, name or both."""
-        with self._transaction():
+        with self.transaction():
             if new_path != path:
                 self._forget(new_path)
             self._database.execute(
@@ -226,12 +226,12 @@ class Catalog:
 
     def delete(self, paths: Iterable[str]) -> int:
         """Forgets files; how many of them were known."""
-        with self._transaction():
+        with self.transaction():
             return sum(self._forget(path) for path in paths)
 
     def renumber(self, generation: int, old_rows: Iterable[int]) -> None:
         """The live rows, in this ascending order, are now 0, 1, 2, … of the given generation."""
-        with self._transaction():
+        with self.transaction():
             count = 0
             for new, old in enumerate(old_rows):
                 self._database.execute("UPDATE windows SET row = ? WHERE row = ?", (new, old))
@@ -267,7 +267,11 @@ class Catalog:
             return iter(self._database.execute(query, values).fetchall())
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
+        """All changes inside are one; each costs the disk's patience otherwise, which at thousands a second is much."""
+        if self._database.in_transaction:
+            yield
+            return
         with self._explained():
             self._database.execute("BEGIN IMMEDIATE")
             try:

@@ -59,6 +59,7 @@ class VideoIndex(StoredIndex):
         processor: Any = None,
         *,
         precision: str = "int8",
+        relative: bool = False,
         device: Any = None,
     ) -> "VideoIndex":
         """
@@ -68,6 +69,7 @@ class VideoIndex(StoredIndex):
             path: of a folder; it is made if it is not there.
             model: a model's folder or its name on the Hub; or the model itself, and its `processor`.
             precision: `"int8"` (about 9.5 KB a window of 12 frames and 512 dimensions), `"float16"` or `"float32"`.
+            relative: note where videos and model lie from the index's folder on, so that all can be moved together.
             device: of the model.
 
         Raises:
@@ -83,11 +85,14 @@ class VideoIndex(StoredIndex):
         with lock_for_writing(folder):
             if Catalog.location(folder).exists():
                 raise VideoIndexError(f"There is an index in {folder} already: open it, or choose another folder.")
+            if relative and os.path.isabs(name):
+                name = os.path.relpath(name, folder.absolute())
             facts = {
                 "model": name,
                 "fingerprint": fingerprint(model),
                 "level_weights": dict(model.config.inference_weights),
                 "shape": asdict(shape),
+                "relative": relative,
             }
             Catalog.create(folder, facts).close()
         return cls(folder, model, processor, device, write=True)
@@ -194,7 +199,10 @@ class VideoIndex(StoredIndex):
     def _load(self) -> None:
         with self._lock:
             if self._model is None:
-                model, processor, _ = _loaded(self._facts["model"], None, self._device)
+                name = self._facts["model"]
+                folder = self.path.absolute() / name
+                here = self._facts.get("relative") and folder.is_dir()
+                model, processor, _ = _loaded(folder if here else name, None, self._device)
                 self._check(model)
                 self._model, self._processor = model, processor
 

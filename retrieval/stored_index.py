@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -104,18 +105,20 @@ class StoredIndex:
 
     def __iter__(self) -> Iterator[IndexedVideo]:
         """All files that the index knows, by their paths."""
-        return self._catalog.videos()
+        return map(self._resolved, self._catalog.videos())
 
     def __contains__(self, path: str | os.PathLike) -> bool:
         return self.get(path) is not None
 
     def get(self, path: str | os.PathLike) -> IndexedVideo | None:
         """What is known of a file."""
-        return self._catalog.find(self._name(path))
+        found = self._catalog.find(self._name(path))
+        return None if found is None else self._resolved(found)
 
     def find_digest(self, digest: str) -> IndexedVideo | None:
         """A file of this content, where contents were hashed."""
-        return self._catalog.find_digest(digest)
+        found = self._catalog.find_digest(digest)
+        return None if found is None else self._resolved(found)
 
     def windows(self, path: str | os.PathLike, missing: bool = False) -> list[Window]:
         """Into which windows a file is cut; only those that are not encoded yet, if those are asked for."""
@@ -136,7 +139,7 @@ class StoredIndex:
 
     def resolve(self, name: str) -> str:
         """Where a file of the catalogue lies: relative paths start from the index's folder."""
-        return os.path.normpath(self.path.absolute() / name)
+        return os.path.normpath(os.path.join(os.path.abspath(self.path), name))
 
     def locate(self, rows: Sequence[int]) -> dict[int, tuple[str, Window]]:
         """Path and window of rows; rows that were deleted are left out."""
@@ -158,6 +161,16 @@ class StoredIndex:
         return replace(found, names=[self.resolve(name)] * len(numbers))
 
     # ── writing ──
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """
+        What is noted inside is on the disk when the block ends, all or nothing: a thousand files in the time that one
+        takes otherwise.
+        """
+        self._check_writing()
+        with self._catalog.transaction():
+            yield
 
     def begin_file(self, path: str | os.PathLike, state: FileState, windows: Sequence[Window]) -> None:
         """Notes a file and the windows that will be appended; what was known under its path is forgotten."""
@@ -223,9 +236,9 @@ class StoredIndex:
             )
         count = 0
         for video in other:
-            name = self._name(other.resolve(video.path))
+            name = self._name(video.path)
             self._catalog.begin_file(name, video.file, other.windows(video.path), video.reason)
-            rows = other._catalog.rows_of(video.path)
+            rows = other._catalog.rows_of(other._name(video.path))
             if rows:
                 version = self._catalog.version()
                 source = np.array([row for _, row in rows])
@@ -272,6 +285,9 @@ class StoredIndex:
             assert self._seen is not None
             (_, version), store = self._seen
             return version, store
+
+    def _resolved(self, video: IndexedVideo) -> IndexedVideo:
+        return replace(video, path=self.resolve(video.path))
 
     def _check_writing(self) -> None:
         if self._writing is None:

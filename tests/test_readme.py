@@ -13,7 +13,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     save_tiny_hcmi(tmp_path / "runs/shape_stories/model")
     tiny_clip().save_pretrained(tmp_path / "clip")
     for seed, name in enumerate(("a.mp4", "b.mp4")):
@@ -25,6 +25,7 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     assert re.search(r"tensor\(\[\[.*, .*\]\]\)", capsys.readouterr().out), "one text and two videos were scored"
     (hit,) = names["hits"]
     assert set(hit) == {"video", "score", "start", "end", "level_scores"}
+    assert names["index"].path == Path("my_index") and names["hit"].video in map(str, tmp_path.glob("*.mp4"))
     assert names["model"].config.inference_weights["video_sentence"] == 1.0
 
 

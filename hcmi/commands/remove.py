@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     from hcmi.retrieval.stored_index import StoredIndex
 
     with StoredIndex(arguments.index, write=True) as index:
-        known = [index.resolve(video.path) for video in index]
+        known = [video.path for video in index]
         chosen, unknown = set(), []
         for path in map(os.path.abspath, arguments.videos):
             found = [name for name in known if name == path or name.startswith(path + os.sep)]

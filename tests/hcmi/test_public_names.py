@@ -121,6 +121,8 @@ def test_the_wheel_holds_every_module_and_no_other_file_than_data(wheel):
     configs = [path.relative_to(folder) for kind in ("yaml", "json") for path in folder.rglob(f"*.{kind}")]
     data = {f"hcmi/train/configs/{name}" for name in configs}
     data |= {"hcmi/train/published_results.yaml", "hcmi/train/model_card.md"}
+    page = [path for kind in ("css", "html", "js") for path in (ROOT / "retrieval").rglob(f"*.{kind}")]
+    data |= {f"hcmi/{path.relative_to(ROOT)}" for path in page}
     assert files - sources == data
 
 

@@ -318,3 +318,17 @@ def test_files_are_renamed_with_their_windows(index):
     assert [video.path for video in index] == ["/v/b.mp4"]
     assert index.get("/v/b.mp4").file.mtime_ns == 77 and index.find_digest("digest").path == "/v/b.mp4"
     assert len(index.search_features(random_text_features([3], WIDTH)).hits) == 1
+
+
+def test_an_index_that_is_relative_is_moved_together_with_its_videos(model_folder, tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    options = {"precision": "float32", "relative": True, "device": "cpu"}
+    with VideoIndex.create(before / "index", model_folder, **options) as made:
+        fill(made, {str(before / "videos" / "a.mp4"): 1, str(before / "index" / "b.mp4"): 1})
+    before.rename(after)
+    with VideoIndex.open(after / "index", device="cpu") as moved:
+        hits = moved.search_features(random_text_features([3], WIDTH)).hits
+        assert {hit.video for hit in hits} == {str(after / "videos" / "a.mp4"), str(after / "index" / "b.mp4")}
+        assert {video.path for video in moved} == {hit.video for hit in hits}
+        assert str(after / "videos" / "a.mp4") in moved and str(before / "videos" / "a.mp4") not in moved
+        assert moved.read(after / "videos" / "a.mp4").names == [str(after / "videos" / "a.mp4")]
