@@ -1,4 +1,4 @@
-"""The model and the processor that a run starts with: from a checkpoint, or from scratch."""
+"""What a run starts with: model and processor, from a checkpoint or from scratch, and the step that trains them."""
 
 import json
 from collections.abc import Iterable
@@ -6,8 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import Accelerator, DistributedType
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, CLIPImageProcessor
+from transformers import AutoConfig, CLIPImageProcessor, get_cosine_schedule_with_warmup
 
 from hcmi.conversion import convert_clip
 from hcmi.modeling_hcmi import LEVELS, HCMIConfig, HCMIModel
@@ -15,8 +17,11 @@ from hcmi.modeling_hcmi.configuration_hcmi import UNTRAINED_INFERENCE_WEIGHTS
 from hcmi.processing import HCMIProcessor
 
 from .arguments import TrainingArguments
+from .attention import set_attention
 from .data.tokenizer import train_tokenizer
 from .lora import add_lora, is_adapter
+from .sharding import make_shardable
+from .step import PairEncoder, TrainingStep
 
 HIERARCHY = ("video_hierarchy.", "text_hierarchy.")
 """Beginnings of the names of the parameters that CLIP does not have."""
@@ -27,7 +32,7 @@ def build(arguments: TrainingArguments, captions: Iterable[str]) -> tuple[HCMIMo
     Model and processor of a run; the model in float32, with `freeze` applied.
 
     Args:
-        arguments: `model` or `model_config`, `config_overrides`, `frames_per_video`, `freeze`.
+        arguments: `model` or `model_config`, `config_overrides`, `frames_per_video`, `attention`, `freeze`.
         captions: of the training split; a model from scratch learns its vocabulary from them.
 
     Raises:
@@ -48,6 +53,8 @@ def build(arguments: TrainingArguments, captions: Iterable[str]) -> tuple[HCMIMo
         )
     # Saved with the model, as frames_per_video is: whoever loads it cuts texts where the training did.
     processor.tokenizer.model_max_length = _text_length(arguments, model, processor)
+    if arguments.attention is not None:
+        set_attention(model, arguments.attention)
     if arguments.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     for name, parameter in model.named_parameters():
@@ -77,6 +84,38 @@ def parameter_groups(model: HCMIModel, arguments: TrainingArguments) -> list[dic
     if not groups:
         raise ValueError(f"nothing is left to train: freeze = {', '.join(arguments.freeze)}")
     return list(groups.values())
+
+
+def build_step(model: HCMIModel, accelerator: Accelerator, arguments: TrainingArguments, batches: int) -> TrainingStep:
+    """
+    What is done with a batch: the model's pairs prepared for the run's processes, AdamW, and a warm-up with a cosine.
+
+    Args:
+        model: on the CPU yet; the accelerator moves it.
+        accelerator: of this process.
+        arguments: of the run.
+        batches: of an epoch.
+
+    Raises:
+        ValueError: everything is frozen, or the launcher wants what the step cannot do.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
+        make_shardable(model)
+    optimizer = torch.optim.AdamW(parameter_groups(model, arguments), betas=(0.9, 0.98), eps=1e-6, fused=True)
+    updates = arguments.epochs * -(-batches // arguments.accumulation_steps)
+    schedule = get_cosine_schedule_with_warmup(optimizer, round(arguments.warmup_share * updates), updates)
+    prepared: Any = accelerator.prepare(PairEncoder(model), optimizer, schedule)
+    encoder, optimizer, schedule = prepared
+    return TrainingStep(
+        accelerator,
+        encoder,
+        optimizer,
+        schedule,
+        model.config,
+        chunk_size=arguments.chunk_size,
+        accumulation_steps=arguments.accumulation_steps,
+        max_gradient_norm=arguments.max_gradient_norm,
+    )
 
 
 def _text_length(arguments: TrainingArguments, model: HCMIModel, processor: HCMIProcessor) -> int:

@@ -15,6 +15,7 @@ from hcmi.modeling_hcmi import HCMITextFeatures, HCMIVideoFeatures, concatenate_
 from hcmi.processing import VideoReadError
 
 from .data.frame_sources import VideoFrames
+from .data.reader_watch import ReaderWatch
 
 VideoSource = Callable[[int], VideoFrames]
 """Row of the data set -> its frames."""
@@ -60,6 +61,7 @@ def encode_videos(
     *,
     batch_size: int,
     num_workers: int = 0,
+    reader_timeout: float = 300.0,
     show_progress: bool = True,
     accelerator: Any = None,
 ) -> EncodedVideos:
@@ -71,35 +73,44 @@ def encode_videos(
         names: of the videos, for messages.
         batch_size: videos encoded at once.
         num_workers: processes that run `source`; 0: this one does.
+        reader_timeout: seconds that such a process may take for one video; 0: any time.
         show_progress: draw a bar.
         accelerator: shares the videos out to its processes. All of them have to call, and all get the whole.
 
     Raises:
         VideoReadError: a video cannot be read; raised in every process, with the video's name.
+        ChildProcessError: a process that reads died, or took too long for a video; likewise.
     """
     rows = _share(len(names), accelerator)
+    watch = ReaderWatch(num_workers, reader_timeout)
     loader: DataLoader = DataLoader(
-        _Rows(source, rows),
+        _Rows(source, rows, watch),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=_pad_videos,
         pin_memory=model.device.type == "cuda",
     )
-    batches: list[_Unreadable | EncodedVideos] = []
-    with _bar(len(rows), "encoding videos", show_progress, accelerator) as bar:
-        for batch in loader:
-            if isinstance(batch, _Unreadable):
-                batches = [batch]
-                break
-            pixels, mask = (t.to(model.device, non_blocking=True) for t in (batch.frames, batch.mask))
-            features = model.get_video_features(pixels, mask).select(slice(None))
-            batches.append(EncodedVideos(features, batch.timestamps, batch.spans))
-            bar.update(len(pixels))
+    batches: list[_Unreadable | ChildProcessError | EncodedVideos] = []
+    try:
+        with _bar(len(rows), "encoding videos", show_progress, accelerator) as bar, watch.explained(names):
+            for batch in loader:
+                if isinstance(batch, _Unreadable):
+                    batches = [batch]
+                    break
+                pixels, mask = (t.to(model.device, non_blocking=True) for t in (batch.frames, batch.mask))
+                features = model.get_video_features(pixels, mask).select(slice(None))
+                batches.append(EncodedVideos(features, batch.timestamps, batch.spans))
+                bar.update(len(pixels))
+    except ChildProcessError as error:
+        # Told to the other processes, which would wait for this one.
+        batches = [error]
 
     encoded = []
     for part in _gathered(batches, accelerator):
         if isinstance(part, _Unreadable):
             raise VideoReadError(f"video {names[part.row]!r} (row {part.row})", part.reason)
+        if isinstance(part, ChildProcessError):
+            raise part
         encoded.append(part)
     timestamps = [row for part in encoded for row in part.timestamps]
     return EncodedVideos(
@@ -179,9 +190,10 @@ class _Rows(Dataset):
     What cannot be read is returned, not raised: a worker's exception arrives as text, without the row.
     """
 
-    def __init__(self, source: VideoSource, rows: range) -> None:
+    def __init__(self, source: VideoSource, rows: range, watch: ReaderWatch) -> None:
         self.source = source
         self.rows = rows
+        self.watch = watch
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -189,7 +201,8 @@ class _Rows(Dataset):
     def __getitem__(self, index: int) -> VideoFrames | _Unreadable:
         row = self.rows[index]
         try:
-            return self.source(row)
+            with self.watch.reading(row):
+                return self.source(row)
         except (VideoReadError, OSError) as error:
             return _Unreadable(row, str(error))
 
@@ -227,7 +240,7 @@ def _gathered(batches: list, accelerator: Any) -> list:
 
 
 def _on_cpu(batch: Any) -> Any:
-    if isinstance(batch, _Unreadable):
+    if isinstance(batch, _Unreadable | ChildProcessError):
         return batch
     if isinstance(batch, EncodedVideos):
         return EncodedVideos(batch.features.to("cpu"), batch.timestamps, batch.spans)

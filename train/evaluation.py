@@ -29,6 +29,7 @@ def evaluate(
     *,
     batch_size: int = 32,
     num_workers: int = 0,
+    reader_timeout: float = 300.0,
     num_frames: int | None = None,
     max_words: int | None = None,
     frames_for: VideoSource | None = None,
@@ -51,6 +52,7 @@ def evaluate(
             `start`, `end` in seconds and `phrases`, the words of every caption that name it) adds moments.
         batch_size: videos, and texts, encoded at once.
         num_workers: processes that decode videos (or run `frames_for`); 0: this one does.
+        reader_timeout: seconds that such a process may take for one video; 0: any time.
         num_frames: frames a video when files are decoded; default: the processor's.
         max_words: tokens a text, start and end included, beyond which it is cut; default: the most that tokenizer
             and model take.
@@ -74,6 +76,7 @@ def evaluate(
 
     Raises:
         VideoReadError: a video cannot be read, with its name: none is ever left out.
+        ChildProcessError: a process that reads died, or took too long for a video, with its name.
         ValueError: no videos, no captions, a repeated `video_id`, scores that are NaN, or options that do not fit.
     """
     if frames_for is not None and num_frames is not None:
@@ -98,6 +101,7 @@ def evaluate(
             video_ids,
             batch_size=batch_size,
             num_workers=num_workers,
+            reader_timeout=reader_timeout,
             show_progress=show_progress,
             accelerator=accelerator,
         )

@@ -3,23 +3,23 @@
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs, DistributedType
+from accelerate import DistributedType
 from accelerate.utils import set_seed
 from tqdm.auto import tqdm
-from transformers import get_cosine_schedule_with_warmup
 
 from hcmi.modeling_hcmi import HCMIModel, HCMIObjective
 
+from .accelerating import make_accelerator
 from .arguments import TrainingArguments
-from .building import build, parameter_groups
-from .checkpoints import save_model
-from .cores import local_processes, usable_cores
+from .attention import evaluation_attention
+from .building import build, build_step
+from .choosing import ModelChoice
 from .curves import draw_curves
-from .data.benchmark_info import benchmark_info
 from .data.loading import TrainingBatches
 from .data.pairs import PairCollator
 from .data.unreadable import UnreadableVideos
@@ -27,15 +27,16 @@ from .ema import ExponentialAverage
 from .evaluation import evaluate
 from .history import History
 from .interruption import Interruption
-from .launching import require_processes
 from .lora import merged
 from .publishing import create_repository
 from .recording import Recorder
-from .results import complete_result, save_result
+from .results import save_result
 from .resuming import Progress, Resuming, decided_by_one
 from .run_data import RunData
-from .sharding import make_shardable, whole
-from .step import NonFiniteLossError, PairEncoder, TrainingStep
+from .sharding import whole
+from .step import NonFiniteLossError
+from .testing import final_result
+from .tracking import Tracker, require_tracker
 
 _RECORD_EVERY = 10  # steps
 
@@ -62,8 +63,9 @@ def train(arguments: TrainingArguments) -> TrainingOutcome | None:
         What was left behind; `None` in all processes but the main one.
 
     Raises:
-        ValueError: arguments that do not fit each other, the benchmark, or the run in the output folder.
+        ValueError: arguments that do not fit each other, the machine, the benchmark, or the run in the output folder.
         VideoReadError: a video cannot be read.
+        ChildProcessError: a process that reads videos died, or took too long for one.
         NonFiniteLossError: the loss is no number any more.
         OSError: the model cannot be written. A checkpoint that cannot be is told, and the training goes on.
     """
@@ -83,12 +85,8 @@ class _Training:
         self.started = time.perf_counter()
         self.arguments = arguments
         self.output = Path(arguments.output)
-        self.accelerator = _accelerator(arguments)
-        require_processes(self.accelerator, arguments.processes)
-        if self.accelerator.device.type == "cpu":
-            # Launchers allow a process one thread unless told otherwise.
-            local = local_processes(self.accelerator.num_processes)
-            torch.set_num_threads(arguments.cpu_threads or max(1, usable_cores() // local))
+        require_tracker(arguments.tracker)
+        self.accelerator = make_accelerator(arguments)
         if name := arguments.push_to_hub:
             # A name or a token that will not do is told now and not after hours of training.
             decided_by_one(self.accelerator, lambda: create_repository(name, private=arguments.private))
@@ -100,7 +98,7 @@ class _Training:
         self.unreadable = UnreadableVideos(self.data.video_ids, arguments.unreadable, arguments.max_unreadable)
         self.batches = self._batches()
         self.steps = arguments.epochs * len(self.batches)
-        self.step, self.schedule = self._step()
+        self.step = build_step(self.model, self.accelerator, arguments, len(self.batches))
         self.average: ExponentialAverage | None = None
         if arguments.ema_decay:
             self.average = ExponentialAverage(self.model, arguments.ema_decay)
@@ -110,15 +108,14 @@ class _Training:
         self.resuming.begin(self.model, self.processor, self.progress, self.data.fingerprint())
         self.unreadable.found.update(self.progress.unreadable)
         self.seconds_before = self.progress.seconds
+        self.choice = ModelChoice(self.output / "model", self.processor, self.accelerator, self.progress)
         self.history: History | None = None
         if self.accelerator.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
             arguments.save(self.output / "arguments.yaml")
             self.history = History(self.output / "history.jsonl", self.progress.history)
-        # What was tracked after the checkpoint is tracked once more.
-        self.accelerator.init_trackers(
-            "tensorboard", init_kwargs={"tensorboard": {"purge_step": self.progress.steps + 1}}
-        )
+        self.tracker: Tracker | None = None
+        decided_by_one(self.accelerator, self._begin_tracking)
 
     def run_epochs(self) -> None:
         """All epochs; the best model so far on the validation split, or else the last, is in `output/model`."""
@@ -131,12 +128,14 @@ class _Training:
             tqdm(total=self.steps, initial=progress.steps, desc="training", disable=quiet) as bar,
             Interruption(self.accelerator) as interruption,
         ):
-            self.recorder = Recorder(self.accelerator, self.history, progress, bar, self.arguments.batch_size)
+            self.recorder = Recorder(self.tracker, self.history, progress, bar, self.arguments.batch_size)
             while progress.epoch < epochs:
-                self._epoch(interruption)
+                if progress.batch < len(self.batches):
+                    self._epoch(interruption)
                 averaged = nullcontext() if self.average is None else self.average.applied()
-                with interruption.at_once(), averaged:
-                    self._choose(self._plain_model())
+                with interruption.at_once(), averaged, evaluation_attention(self.model):
+                    model = self._plain_model()
+                    self.choice.offer(model, self._validated(model))
                 progress.epoch, progress.batch = progress.epoch + 1, 0
             if interruption.requested():
                 raise KeyboardInterrupt
@@ -151,49 +150,36 @@ class _Training:
     def test(self) -> TrainingOutcome | None:
         """The best model on the test split, from the video files; writes the result and the curves."""
         self.accelerator.wait_for_everyone()
-        trained = self._seconds()
-        folder = self.output / "model"
-        model = HCMIModel.from_pretrained(folder).to(self.accelerator.device)
-        files = {"num_frames": self.arguments.frames_per_video, "num_workers": self.batches.num_workers}
-        measured = self._evaluate(model, self.data.testing, **files)
-        self.accelerator.end_training()
-        if self.history is None:
-            return None
-        result = complete_result(
-            measured,
-            model=str(folder),
-            info=benchmark_info(self.data.testing),
-            seed=self.arguments.seed,
-            device=self.accelerator.device,
-            dtype=model.dtype,
-        )
-        result["training"] = {
-            "epochs": self.arguments.epochs,
+        arguments, folder = self.arguments, self.output / "model"
+        training = {
+            "epochs": arguments.epochs,
             "videos": len(self.data.video_ids),
             "pairs": len(self.batches.pairs),
             "held_out": self.data.held_out,
-            **self._choice(),
+            **self.choice.summary(),
             "unreadable": self.unreadable.summary(),
             "steps": self.progress.steps,
             "processes": self.accelerator.num_processes,
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "seconds": trained,
+            "seconds": self._seconds(),
         }
-        curves = self.output / "curves.png"
-        title = f"{self.arguments.benchmark}, seed {self.arguments.seed}"
+        measure = partial(
+            self._evaluate,
+            num_frames=arguments.frames_per_video,
+            num_workers=self.batches.num_workers,
+            reader_timeout=arguments.reader_timeout,
+        )
+        result = final_result(folder, self.data.testing, measure, self.accelerator, arguments.seed, training)
+        self.accelerator.end_training()
+        if self.history is None:
+            return None
+        curves, title = self.output / "curves.png", f"{arguments.benchmark}, seed {arguments.seed}"
         draw_curves(self.history.of_kind("step"), self.history.of_kind("epoch"), curves, title)
         result_file = save_result(result, self.output / "result.json")
         return TrainingOutcome(folder, result_file, curves, self.history.path, result)
 
-    def _choice(self) -> dict[str, Any]:
-        """Which epoch's model was kept, and why."""
-        if self.data.validation is None:
-            return {"chosen_epoch": self.progress.kept_epoch, "chosen_by": "fixed beforehand: the last"}
-        return {
-            "chosen_epoch": self.progress.kept_epoch,
-            "chosen_by": "validation text-to-video R@1 of the combined levels",
-            "validation_recall_at_1": self.progress.best_recall,
-        }
+    def _begin_tracking(self) -> None:
+        if self.arguments.tracker != "none":
+            self.tracker = Tracker(self.accelerator, self.arguments, self.progress.steps)
 
     def _batches(self) -> TrainingBatches:
         arguments, tokenizer = self.arguments, self.processor.tokenizer
@@ -206,28 +192,6 @@ class _Training:
             num_workers=arguments.num_workers,
             timeout=arguments.reader_timeout,
         )
-
-    def _step(self) -> tuple[TrainingStep, Any]:
-        """What is done with a batch, and the schedule of the learning rates."""
-        arguments = self.arguments
-        if self.accelerator.distributed_type == DistributedType.FSDP:
-            make_shardable(self.model)
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, arguments), betas=(0.9, 0.98), eps=1e-6, fused=True)
-        updates = arguments.epochs * -(-len(self.batches) // arguments.accumulation_steps)
-        schedule = get_cosine_schedule_with_warmup(optimizer, round(arguments.warmup_share * updates), updates)
-        prepared: Any = self.accelerator.prepare(PairEncoder(self.model), optimizer, schedule)
-        encoder, optimizer, schedule = prepared
-        step = TrainingStep(
-            self.accelerator,
-            encoder,
-            optimizer,
-            schedule,
-            self.model.config,
-            chunk_size=arguments.chunk_size,
-            accumulation_steps=arguments.accumulation_steps,
-            max_gradient_norm=arguments.max_gradient_norm,
-        )
-        return step, schedule
 
     def _epoch(self, interruption: Interruption) -> None:
         """The epoch's steps that are not done yet, and a checkpoint after the last."""
@@ -242,7 +206,7 @@ class _Training:
                 self.recorder.add(self._take(batch, last))
                 del batch  # the next one shall not need memory beside it
                 if last or progress.steps % _RECORD_EVERY == 0:
-                    self.recorder.record(max(self.schedule.get_last_lr()), self.batches.clock.share("record"))
+                    self.recorder.record(max(self.step.schedule.get_last_lr()), self.batches.clock.share("record"))
                 if self.step.between_updates:
                     continue  # a checkpoint would lose the gradients that wait
                 interrupted = interruption.requested()
@@ -270,6 +234,7 @@ class _Training:
 
     def _checkpoint(self) -> None:
         """Those of an epoch's end come before its validation: a resumed run validates, and keeps, the same weights."""
+        self.unreadable.share(self.accelerator)
         self.progress.seconds, self.progress.unreadable = self._seconds(), dict(self.unreadable.found)
         if self.history is not None:
             self.progress.history = self.history.secure()
@@ -283,22 +248,13 @@ class _Training:
         sharded = self.accelerator.distributed_type == DistributedType.FSDP
         return merged(whole(self.model) if sharded else self.model)
 
-    def _choose(self, model: HCMIModel) -> None:
-        """Measures a model and keeps it if it is the best so far; without validation keeps it."""
+    def _validated(self, model: HCMIModel) -> float | None:
+        """R@1 of a model on the validation split, if there is one."""
         if self.data.validation is None:
-            self._keep(model)
-            return
+            return None
         options = {"frames_for": self.validation_frames, "show_progress": False}
         measured = self._evaluate(model, self.data.validation, **options)
-        recall = self.recorder.validated(self.progress.epoch, self.arguments.epochs, measured)
-        if recall["combined"] > self.progress.best_recall:
-            self._keep(model)
-            self.progress.best_recall = recall["combined"]
-
-    def _keep(self, model: HCMIModel) -> None:
-        if self.accelerator.is_main_process:
-            save_model(model, self.processor, self.output / "model")
-        self.progress.kept_epoch = self.progress.epoch + 1
+        return self.recorder.validated(self.progress.epoch, self.arguments.epochs, measured)["combined"]
 
     def _evaluate(self, model: HCMIModel, dataset: Any, **options: Any) -> dict[str, Any]:
         batch_size = self.arguments.evaluation_batch_size
@@ -306,17 +262,3 @@ class _Training:
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
-
-
-def _accelerator(arguments: TrainingArguments) -> Accelerator:
-    return Accelerator(
-        cpu=arguments.cpu,
-        mixed_precision=arguments.mixed_precision,
-        log_with="tensorboard" if arguments.tracker == "tensorboard" else None,
-        project_dir=arguments.output,
-        dataloader_config=DataLoaderConfiguration(
-            split_batches=True, use_seedable_sampler=True, data_seed=arguments.seed
-        ),
-        # A level that weighs nothing leaves its token weights without a gradient.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )

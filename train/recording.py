@@ -3,13 +3,13 @@
 import time
 from typing import Any
 
-from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from hcmi.modeling_hcmi import LEVELS, HCMIObjective
 
 from .history import History
 from .resuming import Progress
+from .tracking import Tracker
 
 PARTS = (*LEVELS, "marginal", "mined_pairs")
 
@@ -19,17 +19,16 @@ class Recorder:
     Means of the objective over some steps; the sums are part of the run's progress.
 
     Args:
-        accelerator: with the tracker.
-        history: gets the records; in the main process only.
+        tracker, history: get the records; in the main process only.
         progress: of the run.
         bar: of the run.
         batch_size: over all processes.
     """
 
     def __init__(
-        self, accelerator: Accelerator, history: History | None, progress: Progress, bar: tqdm, batch_size: int
+        self, tracker: Tracker | None, history: History | None, progress: Progress, bar: tqdm, batch_size: int
     ) -> None:
-        self.accelerator = accelerator
+        self.tracker = tracker
         self.history = history
         self.progress = progress
         self.bar = bar
@@ -56,24 +55,26 @@ class Recorder:
         shown = {"loss": f"{means['loss']:.2f}"}
         shown |= {part.replace("_", "-"): f"{means[part]:.2f}" for part in PARTS if part in means}
         self.bar.set_postfix(shown | {"lr": f"{learning_rate:.1e}", "videos/s": f"{speed:.0f}"}, refresh=False)
-        values = {f"training/{part}": value for part, value in means.items()}
-        self.accelerator.log(values | {"learning_rate": learning_rate, "waiting_for_data": waiting}, step)
+        others = {"learning_rate": learning_rate, "videos_per_second": speed, "waiting_for_data": waiting}
+        if self.tracker is not None:
+            self.tracker.log({f"training/{part}": value for part, value in means.items()} | others, step)
         if self.history is not None:
-            measured = {"videos_per_second": speed, "waiting_for_data": waiting}
-            self.history.add("step", step=step, **means, learning_rate=learning_rate, **measured)
+            self.history.add("step", step=step, **means, **others)
         self.progress.sums, self.progress.count = {}, 0
         self.start_clock()
 
     def waited(self, epoch: int, epochs: int, share: float) -> None:
         """The share of an epoch, counted from 0, in which the run waited for data."""
         if self.history is not None:
-            tqdm.write(f"epoch {epoch + 1}/{epochs}: {100 * share:.0f} % of the time waiting for data")
+            waited = f"{100 * share:.0f} % of the time waiting for data, {100 * (1 - share):.0f} % for the steps"
+            tqdm.write(f"epoch {epoch + 1}/{epochs}: {waited}")
 
     def validated(self, epoch: int, epochs: int, measured: dict[str, Any]) -> dict[str, float]:
         """The validation of an epoch, counted from 0; its R@1 from text to video of each level and of all combined."""
         step = self.progress.steps
         recall = {level: figures["text_to_video"]["R@1"] for level, figures in measured["levels"].items()}
-        self.accelerator.log({f"validation/recall_at_1/{level}": r for level, r in recall.items()}, step)
+        if self.tracker is not None:
+            self.tracker.log({f"validation/recall_at_1/{level}": r for level, r in recall.items()}, step)
         if self.history is not None:
             seconds = measured["seconds"]
             self.history.add("epoch", epoch=epoch + 1, step=step, recall_at_1=recall, seconds=seconds)

@@ -18,10 +18,13 @@ from hcmi.processing import HCMIProcessor
 from .arguments import TrainingArguments
 from .checkpoints import Checkpoints, damage_of, recover_model
 from .cores import local_processes
+from .tracking import WANDB_ID
 
 _RUN = "run.json"  # in a checkpoint: what the run is
 _RESULTS = ("model", "result.json")
-_FILES = ("arguments.yaml", "history.jsonl", "checkpoints", "tensorboard", "curves.png", *_RESULTS)
+_FILES = (
+    "arguments.yaml", "history.jsonl", "checkpoints", "tensorboard", WANDB_ID, "wandb", "curves.png", *_RESULTS
+)  # fmt: skip
 # Of a model's configuration: where it comes from, not what it is.
 _PROVENANCE = ("transformers_version", "_name_or_path", "architectures", "dtype")
 

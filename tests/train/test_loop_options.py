@@ -7,8 +7,8 @@ import torch
 from training_runs import differing, steps, weights
 
 from hcmi.processing import VideoReadError
-from hcmi.train import loop
 from hcmi.train.data.shape_stories import load_shape_stories, write_shape_stories
+from hcmi.train.step import TrainingStep
 
 
 def test_chunks_change_nothing_but_memory(run, tmp_path):
@@ -19,8 +19,8 @@ def test_chunks_change_nothing_but_memory(run, tmp_path):
 
 def test_accumulated_batches_are_one_update(run, monkeypatch, tmp_path):
     updates = []
-    real = loop.TrainingStep._update
-    monkeypatch.setattr(loop.TrainingStep, "_update", lambda self: updates.append(len(self._rows)) or real(self))
+    real = TrainingStep._update
+    monkeypatch.setattr(TrainingStep, "_update", lambda self: updates.append(len(self._rows)) or real(self))
     outcome = run(tmp_path, epochs=2, accumulation_steps=3, checkpoint_every=1)
     # Four batches an epoch: three, and the one that is left.
     assert updates == [3, 1, 3, 1]
