@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from hcmi.modeling_hcmi import HCMIConfig, HCMIModel
+from hcmi.modeling_hcmi import HCMIModel
 from hcmi.processing import HCMIProcessor
 from hcmi.processing.frame_resizing import FrameSettings
 
@@ -30,10 +30,13 @@ def convert_clip(
         kwargs: as for `HCMIModel.from_pretrained` (`dtype`, `device_map`, …).
 
     Raises:
-        ValueError: the checkpoint is of another kind, incomplete, or prepares pictures in a way that frames cannot be.
+        ValueError: the checkpoint is of another kind, incomplete, needs a package that is not installed, or prepares
+            pictures in a way that frames cannot be.
         OSError: there is no such checkpoint, or something of it is missing.
     """
     hub = {} if revision is None else {"revision": revision}
+    # First, because it says best what is wrong with the name, and before the weights, because it may lack a package.
+    tokenizer = _tokenizer(name_or_path, hub)
     image_processor = AutoImageProcessor.from_pretrained(name_or_path, **hub)
     settings = FrameSettings.of(image_processor)
     overrides = {"image_mean": list(settings.mean), "image_std": list(settings.std)} | (config_overrides or {})
@@ -42,15 +45,15 @@ def convert_clip(
         raise ValueError(
             f"{frames_per_video} frames a video exceed the model's max_frames ({model.config.max_frames})."
         )
-    tokenizer = fitting_tokenizer(name_or_path, model.config, **hub)
+    # Some know no length; HCMI itself pads its texts to the full length that SigLIP was trained with.
+    tokenizer.model_max_length = min(tokenizer.model_max_length, model.config.text_config.max_position_embeddings)
     return model, HCMIProcessor(image_processor, tokenizer, frames_per_video=frames_per_video)
 
 
-def fitting_tokenizer(name_or_path: str, config: HCMIConfig, **hub: Any) -> Any:
+def _tokenizer(name_or_path: str, hub: dict[str, Any]) -> Any:
     """
-    A dual encoder's tokenizer, such that its outputs are what HCMI around that encoder takes: padding last, a mask, and
-    no more tokens than the text tower has positions. (SigLIP's give no mask, and some know no length; HCMI itself pads
-    its texts to the full length that it was trained with.)
+    A dual encoder's tokenizer, with the outputs that HCMI around that encoder takes: padding last, and a mask, which
+    SigLIP's do not give.
 
     Raises:
         ValueError: a package that it needs is not installed.
@@ -58,8 +61,11 @@ def fitting_tokenizer(name_or_path: str, config: HCMIConfig, **hub: Any) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **hub)
     except ImportError as error:
-        raise ValueError(f"the tokenizer of {name_or_path} needs another package: {error}") from error
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise ValueError(
+            f"the tokenizer of {name_or_path} needs a package that is not installed ({reason}). "
+            'What SigLIP\'s needs: pip install "hcmi[siglip]"'
+        ) from error
     tokenizer.padding_side = "right"
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    tokenizer.model_max_length = min(tokenizer.model_max_length, config.text_config.max_position_embeddings)
     return tokenizer

@@ -7,7 +7,7 @@ until no import of transformers or of this package is under way any more: their 
 (CLIP's model file imports the Auto classes, for instance), and a half imported module has no class to give.
 
 The classes themselves are prepared in the same way: what they save carries its code, so that it can be loaded where
-this package is not installed, with `trust_remote_code=True`.
+this package is not installed, with `trust_remote_code=True`. So is the Hub's client, see `hub_waiting`.
 """
 
 import sys
@@ -54,13 +54,19 @@ def _register_pipeline() -> None:
     )
 
 
+def _limit_waiting() -> None:
+    from .hub_waiting import limit_waiting
+
+    limit_waiting()
+
+
 def _prepare_model() -> None:
     from hcmi.modeling_hcmi import HCMIConfig, HCMIModel
 
     HCMIConfig.register_for_auto_class()
     HCMIModel.register_for_auto_class()
-    # A published model names the copy of the pipeline that lies beside it, and transformers would insist on trusting
-    # that one, though the pipeline is at hand here. Not saved either: only publishing puts the copy there.
+    # A saved pipeline's model names the copy of the pipeline that lies beside it, and transformers would insist on
+    # trusting that one, though the pipeline is at hand here. Not saved either: only the pipeline puts the copy there.
     HCMIConfig.custom_pipelines = property(lambda config: {}, lambda config, value: None)  # type: ignore[attr-defined]
 
 
@@ -73,6 +79,7 @@ def _prepare_processor() -> None:
 _pending: dict[str, Callable[[], None]] = {
     "hcmi.modeling_hcmi": _prepare_model,
     "hcmi.processing": _prepare_processor,
+    "huggingface_hub.utils._http": _limit_waiting,
     "transformers.models.auto.configuration_auto": _register_config,
     "transformers.models.auto.modeling_auto": _register_model,
     "transformers.models.auto.processing_auto": _register_processor,
@@ -82,7 +89,7 @@ _pending: dict[str, Callable[[], None]] = {
 
 
 class _ImportWatcher(MetaPathFinder):
-    """Finds nothing itself, but notices when the last nested import of transformers or hcmi is done."""
+    """Finds nothing itself, but notices when the last nested import of these packages is done."""
 
     def __init__(self) -> None:
         self._this_thread = threading.local()
@@ -90,7 +97,7 @@ class _ImportWatcher(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not _pending or name.partition(".")[0] not in ("transformers", "hcmi"):
+        if not _pending or name.partition(".")[0] not in ("transformers", "huggingface_hub", "hcmi"):
             return None
         specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
         spec = next((spec for spec in specs if spec is not None), None)

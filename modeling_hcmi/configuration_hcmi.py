@@ -15,6 +15,11 @@ LEVELS = ("frame_word", "clip_phrase", "video_sentence")
 UNTRAINED_INFERENCE_WEIGHTS = {"frame_word": 0.0, "clip_phrase": 0.0, "video_sentence": 1.0}
 """Of a model made from CLIP: its single words are not aligned with images before training [C]."""
 
+CONVERTING = (
+    f"HCMIModel.from_clip_pretrained, or `hcmi convert`, makes an HCMI of a checkpoint of {', '.join(BACKBONES)}."
+)
+"""The way out for who gives another model's checkpoint."""
+
 INTERACTIONS = ("weighted", "max_mean")
 """Token-wise interactions: learned token weights (Wang et al., arXiv 2203.07111), or every token the same weight."""
 
@@ -189,6 +194,24 @@ class HCMIConfig(PreTrainedConfig):
                      f"has to be the towers' own width ({sorted(own)}) for {self.backbone!r}")  # fmt: skip
             _require(self.vision_config.vision_use_head, "vision_config", "vision_use_head=False",
                      "needs the head that pools the patches")  # fmt: skip
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        As for every configuration, but of HCMI alone: the default of every field that another model does not know would
+        make an HCMI of random weights.
+
+        Raises:
+            ValueError: the `config.json` there is another model's, or none.
+            OSError: there is no such repository.
+        """
+        found, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if (model_type := found.get("model_type")) != cls.model_type:
+            what = "has no config.json" if model_type is None else f"is a model of type {model_type!r}"
+            raise ValueError(f"{pretrained_model_name_or_path} {what}, no HCMI. {CONVERTING}")
+        return found, unused
 
     @classmethod
     def from_clip_config(cls, clip_config: PreTrainedConfig, **overrides: Any) -> "HCMIConfig":

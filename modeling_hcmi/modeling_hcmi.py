@@ -14,7 +14,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .aggregation_hcmi import HCMIAggregation, HCMIAttention, HCMIFeedForward
 from .backbones_hcmi import BACKBONES, LAST_TOKEN, build_towers, find_backbone, special_tokens
-from .configuration_hcmi import LEVELS, UNTRAINED_INFERENCE_WEIGHTS, HCMIConfig
+from .configuration_hcmi import CONVERTING, LEVELS, UNTRAINED_INFERENCE_WEIGHTS, HCMIConfig
 from .features_hcmi import HCMITextFeatures, HCMIVideoFeatures
 from .hierarchy_hcmi import HCMIHierarchy, HCMITokenWeights
 from .interaction_hcmi import HCMISimilarity, batch_similarity, blockwise_similarity
@@ -68,6 +68,28 @@ class HCMIPreTrainedModel(PreTrainedModel):
     def is_custom_code(cls) -> bool:
         # True would keep modules without parameters of their own, the towers' attention too, from `_init_weights`.
         return False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """
+        As for every transformers model, but whole: a weight that the checkpoint lacks is no random one. Who asks for
+        `output_loading_info` gets the model as it is, and is told what is missing.
+
+        Raises:
+            ValueError: the checkpoint is another model's, or lacks weights.
+            OSError: there is no checkpoint of that name.
+        """
+        if pretrained_model_name_or_path is None or kwargs.get("output_loading_info"):
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        kwargs["output_loading_info"] = True
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model, loading = loaded
+        if missing := sorted(loading["missing_keys"]):
+            raise ValueError(
+                f"{pretrained_model_name_or_path} lacks {len(missing)} weights of {cls.__name__} "
+                f"(first: {missing[0]}). {CONVERTING}"
+            )
+        return model
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

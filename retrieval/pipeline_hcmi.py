@@ -3,6 +3,8 @@
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from hcmi.modeling_hcmi.moments_hcmi import frame_relevance, relevant_span
 from hcmi.processing.video_reading import VideoReadError
 
 from .encoded_videos import EncodedVideos
+from .remote_code import save_pipeline_code
 
 VIDEOS_AT_ONCE = 1024
 """Encoded videos that are moved to the model's device and scored at a time."""
@@ -41,6 +44,9 @@ class HCMIRetrievalPipeline(Pipeline):
 
         encoded = pipe.encode_videos(["a.mp4", "b.mp4"], batch_size=8)  # once …
         pipe(["a red ring slides left", "two squares grow"], videos=encoded)  # … for any number of searches
+
+        pipe = pipeline("text-video-retrieval", model="path/to/model", index="my_index")  # made by `hcmi index`
+        pipe("a red ring slides left")
         ```
     """
 
@@ -52,7 +58,7 @@ class HCMIRetrievalPipeline(Pipeline):
     _load_feature_extractor = False  # type: ignore[assignment]
     _load_tokenizer = False  # type: ignore[assignment]
 
-    def __init__(self, model: Any, processor: Any = None, **kwargs: Any):
+    def __init__(self, model: Any, processor: Any = None, index: Any = None, **kwargs: Any):
         if model.config.model_type != "hcmi":
             raise ValueError(
                 f"text-video-retrieval needs an HCMIModel, got {type(model).__name__}. "
@@ -61,11 +67,21 @@ class HCMIRetrievalPipeline(Pipeline):
         if processor is None:
             raise ValueError("HCMIRetrievalPipeline needs a processor: pass processor=HCMIProcessor(…).")
         super().__init__(model=model, processor=processor, **kwargs)
+        self.index = self._open(index) if isinstance(index, (str, os.PathLike)) else index
+
+    def _open(self, path: str | os.PathLike) -> Any:
+        """An index that was made with this model."""
+        # By its name: the file that travels to the Hub as code works without the package, but for this.
+        try:
+            retrieval = import_module("hcmi.retrieval")
+        except ImportError as error:
+            raise ValueError("Searching an index needs the package: pip install hcmi.") from error
+        return retrieval.VideoIndex.open(path, model=self.model, processor=self.processor)
 
     def __call__(  # type: ignore[override]
         self,
         queries: str | Iterable[str],
-        videos: EncodedVideos | Sequence[Any],
+        videos: EncodedVideos | Sequence[Any] | None = None,
         *,
         batch_size: int | None = None,
         num_workers: int | None = None,
@@ -79,7 +95,8 @@ class HCMIRetrievalPipeline(Pipeline):
         Args:
             queries: a text, or a list of texts; a generator or a `Dataset` of texts gives an iterator of results.
             videos: a list (or a `datasets` column) of anything `HCMIProcessor` takes as a video, or what
-                `encode_videos` has returned. Every video is encoded once, however many queries there are.
+                `encode_videos` has returned. Every video is encoded once, however many queries there are. Without
+                them the pipeline's `index` is searched.
             batch_size, num_workers, on_error, progress: as for `encode_videos`.
             top_k (`int`, defaults to 5): how many videos to return for each query, at most; `None` for all.
 
@@ -90,14 +107,17 @@ class HCMIRetrievalPipeline(Pipeline):
             - **score** (`float`): the combined similarity, -1..1.
             - **start**, **end** (`float`): seconds in the file of the clip that answers the query's best phrase.
             - **level_scores** (`dict[str, float]`): similarity on the levels frame_word, clip_phrase, video_sentence.
+            - of an index also **window**, the stretch that was scored, and **others** of the same video.
 
         Raises:
-            ValueError: no query or an empty one, no videos, or an impossible argument.
+            ValueError: no query or an empty one, no videos and no index, or an impossible argument.
             VideoReadError: a video cannot be read (see `on_error`).
         """
         self._sanitize_parameters(**parameters)  # what is wrong shall be said before the videos are encoded
         queries = list(queries) if isinstance(queries, (list, tuple)) else queries
         _check_queries(queries)
+        if videos is None:
+            return self._search_index(queries, **parameters)
         if not isinstance(videos, EncodedVideos):
             videos = self.encode_videos(videos, batch_size, num_workers, on_error, progress)
         width = self.model.config.projection_dim
@@ -108,6 +128,15 @@ class HCMIRetrievalPipeline(Pipeline):
             )
         # Cutting queries into tokens is not worth starting processes.
         return super().__call__(queries, batch_size=batch_size, num_workers=0, videos=videos, **parameters)
+
+    def _search_index(self, queries: Any, top_k: int | None = 5) -> Any:
+        """The rankings of the index: one, a list, or an iterator, as the queries are."""
+        if self.index is None:
+            raise ValueError("There is nothing to search: pass `videos`, or make the pipeline with index=….")
+        if isinstance(queries, str):
+            return [hit.to_dict() for hit in self.index.search(queries, top_k=top_k or max(1, len(self.index))).hits]
+        rankings = (self._search_index(query, top_k) for query in queries)
+        return list(rankings) if isinstance(queries, list) else rankings
 
     def encode_videos(
         self,
@@ -222,10 +251,24 @@ class HCMIRetrievalPipeline(Pipeline):
         return hits
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Saves model and processor: the folder that `pipeline("text-video-retrieval", model=folder)` takes."""
-        # The base class would save no processor, and note this class as code to be trusted by whoever loads the folder.
+        """
+        Saves model and processor, and the code of all three: the folder that `pipeline("text-video-retrieval",
+        model=folder)` takes, with `trust_remote_code=True` also where this package is not installed. `push_to_hub`
+        publishes the same files.
+
+        Args:
+            save_directory: the folder.
+            kwargs: as for the model's `save_pretrained` (`max_shard_size`, …).
+
+        Raises:
+            ValueError: asked to publish what is saved, which would be the model alone.
+        """
+        if kwargs.get("push_to_hub"):
+            raise ValueError("save_pretrained of this pipeline saves only: publish it with pipe.push_to_hub(…).")
+        # The base class would save no processor, and code that imports this package.
         self.model.save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
+        save_pipeline_code(type(self), "text-video-retrieval", Path(save_directory))
 
 
 class _VideoReader(Dataset):

@@ -22,7 +22,6 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from hcmi.processing import HCMIProcessor
 
 from .model_card import evaluation_files, model_card
-from .remote_code import remote_code
 from .results import load_result
 from .saved_models import load_whole_model
 
@@ -106,18 +105,9 @@ def assemble(
         model = load_whole_model(str(model_folder), torch.device("cpu"))
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{model_folder}: the weights cannot be read: {error}") from error
-    model.save_pretrained(target, max_shard_size=max_shard_size)
-    HCMIProcessor.from_pretrained(model_folder).save_pretrained(target)
-
-    registered = PIPELINE_REGISTRY.supported_tasks[TASK]
-    pipeline = registered["impl"]
-    for name, source in remote_code(pipeline.__module__).items():
-        (target / name).write_text(source, encoding="utf-8")
-    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
-    implementation = f"{pipeline.__module__.rpartition('.')[2]}.{pipeline.__name__}"
-    classes = [auto_class.__name__ for auto_class in registered["pt"]]
-    config["custom_pipelines"] = {TASK: {"impl": implementation, "pt": classes, "type": registered["type"]}}
-    (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    processor = HCMIProcessor.from_pretrained(model_folder)
+    pipeline = PIPELINE_REGISTRY.supported_tasks[TASK]["impl"]
+    pipeline(model=model, processor=processor, device="cpu").save_pretrained(target, max_shard_size=max_shard_size)
 
     result, arguments = _records(run_folder, repo_id)
     if result is not None:

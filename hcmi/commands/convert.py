@@ -4,6 +4,7 @@ frames, and can be trained further.
   hcmi convert --clip openai/clip-vit-base-patch32 my_model
 
 Takes checkpoints of CLIP (also OpenCLIP's in CLIPModel format), MetaCLIP 2, SigLIP, and SigLIP 2 of a fixed resolution.
+SigLIP's tokenizer needs two more packages: pip install "hcmi[siglip]".
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """A converted checkpoint retrieves at once, and exactly as the dual encoder does with the mean of the frames."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from datasets import Dataset
 from saved_hcmi import write_video
 from tiny_backbones import save_backbone, tiny_backbone_tokenizer
 from torch.nn.functional import normalize
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 from hcmi import HCMIModel, HCMIProcessor
 from hcmi.cli import main
@@ -137,6 +138,57 @@ def test_what_cannot_be_converted_leaves_nothing_behind(tmp_path, capsys):
     assert "do not fit each other" in failure(capsys, "--clip", tmp_path / "mixed", tmp_path / "out")
     assert "--frames" in failure(capsys, "--clip", tmp_path / "mixed", tmp_path / "out", "--frames", "65")
     assert {path.name for path in tmp_path.iterdir()} == {"encoder", "mixed"}
+
+
+def save_with_siglips_tokenizer(folder: Path) -> None:
+    """A SigLIP whose tokenizer is its own kind, over the letters of `QUERIES`."""
+    sentencepiece = pytest.importorskip("sentencepiece", reason="needs the optional package sentencepiece")
+    save_backbone("siglip", folder)
+    (folder / "tokenizer.json").unlink()
+    text = iter(QUERIES * 50)
+    kinds = {
+        "eos_id": 1,
+        "unk_id": 2,
+        "bos_id": -1,
+        "pad_id": -1,
+        "control_symbols": ["<s>"],
+        "hard_vocab_limit": False,
+    }
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=text, model_prefix=str(folder / "spiece"), vocab_size=60, minloglevel=2, **kinds
+    )
+    settings = {"tokenizer_class": "SiglipTokenizer", "model_max_length": 24, "model_input_names": ["input_ids"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def test_siglips_own_tokenizer_comes_along(tmp_path):
+    save_with_siglips_tokenizer(tmp_path / "encoder")
+    assert main(["convert", "--clip", str(tmp_path / "encoder"), str(tmp_path / "out")]) == 0
+    own, processor = (
+        AutoTokenizer.from_pretrained(tmp_path / "encoder"),
+        HCMIProcessor.from_pretrained(tmp_path / "out"),
+    )
+    assert type(processor.tokenizer).__name__ == type(own).__name__ == "SiglipTokenizer"
+    texts = ["A red, red ring!", "then"]
+    tokens = processor(text=texts, return_tensors="pt")
+    for text, ids, mask in zip(texts, tokens["input_ids"], tokens["attention_mask"], strict=True):
+        assert ids[mask.bool()].tolist() == own(text)["input_ids"]
+    config = HCMIModel.from_pretrained(tmp_path / "out").config
+    assert (config.text_config.pad_token_id, config.text_config.eos_token_id) == (1, 1)
+
+
+def test_a_package_that_the_tokenizer_needs_is_named_before_the_weights_are_loaded(tmp_path, monkeypatch, capsys):
+    save_backbone("siglip", tmp_path / "encoder")
+    (tmp_path / "encoder" / "model.safetensors").write_bytes(b"broken")
+    told = "\nSiglipTokenizer requires the SentencePiece library but it was not found. Check out\nthe instructions"
+
+    def fail(name, **options):
+        raise ImportError(told)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
+    line = failure(capsys, "--clip", tmp_path / "encoder", tmp_path / "out")
+    assert "(SiglipTokenizer requires the SentencePiece library but it was not found)" in line
+    assert 'pip install "hcmi[siglip]"' in line
 
 
 def test_more_frames_than_the_model_takes_are_refused(tmp_path):

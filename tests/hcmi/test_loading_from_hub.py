@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from hub_client import environment, point_client_at, run_fresh
 from hub_server import serve_hub
@@ -81,6 +82,8 @@ found["nowhere"] = message(HCMIModel.from_pretrained, "tester/nowhere")
 found["no revision"] = message(HCMIModel.from_pretrained, NAME, revision="v9")
 found["no HCMI"] = message(pipeline, "text-video-retrieval", model="tester/bert")
 found["no model"] = message(HCMIModel.from_pretrained, "tester/empty")
+found["another model"] = message(HCMIModel.from_pretrained, "tester/bert")
+found["no hierarchy"] = message(AutoModel.from_pretrained, "tester/towers")
 for broken in ("truncated", "reshaped", "shortened"):
     found[broken] = message(AutoModel.from_pretrained, f"tester/{broken}")
 
@@ -98,10 +101,13 @@ model, processor = AutoModel.from_pretrained(NAME, **trust), AutoProcessor.from_
 found["auto"] = outputs(model, processor, VIDEOS, QUERIES)
 find = pipeline("text-video-retrieval", model=NAME, **trust)
 found["pipeline"] = find(QUERIES, videos=VIDEOS)
+find.save_pretrained(f"saved {MODE}")
+found["saved"] = pipeline("text-video-retrieval", model=f"saved {MODE}", **trust)(QUERIES, videos=VIDEOS)
 found["skipped"] = len(find.encode_videos([*VIDEOS, "nowhere.mp4"], on_error="skip"))
 if MODE == "online":
     pushed = AutoModel.from_pretrained("tester/pushed", **trust)
     found["pushed"] = outputs(pushed, AutoProcessor.from_pretrained("tester/pushed", **trust), VIDEOS, QUERIES)
+    found["piped"] = pipeline("text-video-retrieval", model="tester/piped", **trust)(QUERIES, videos=VIDEOS)
     older = AutoModel.from_pretrained(NAME, revision="v1", **trust)
     found["v1"] = outputs(older, AutoProcessor.from_pretrained(NAME, revision="v1", **trust), VIDEOS, QUERIES)
     from huggingface_hub import ModelCard
@@ -111,7 +117,8 @@ if MODE == "online":
     found["folder"] = find(QUERIES, videos=VIDEOS)
     found["not trusted"] = message(AutoModel.from_pretrained, NAME, trust_remote_code=False)
     found["private"] = message(AutoModel.from_pretrained, "tester/secret", token=False, **trust)
-    found["truncated"] = message(AutoModel.from_pretrained, "tester/truncated", **trust)
+    for broken in ("truncated", "towers"):
+        found[broken] = message(AutoModel.from_pretrained, f"tester/{broken}", **trust)
 found["modules"] = [getattr(module, "__file__", None) or "" for module in sys.modules.values()]
 print(json.dumps(found))
 """
@@ -148,6 +155,8 @@ def publish_broken(hub: Hub) -> None:
         header["text_projection.weight"]["shape"].reverse()
 
     hub.put("tester/reshaped", good | {"model.safetensors": changed_header(weights, reshape)})
+    towers = {name: tensor for name, tensor in safetensors.torch.load(weights).items() if "hierarchy" not in name}
+    hub.put("tester/towers", good | {"model.safetensors": safetensors.torch.save(towers, {"format": "pt"})})
     # What arrives is shorter than what was promised.
     hub.put("tester/shortened", good | {"model.safetensors": weights + b" "})
     file = hub.model("tester/shortened").commits[hub.model("tester/shortened").branches["main"]]["model.safetensors"]
@@ -217,7 +226,9 @@ def hub(place, expected):
             publish(folder, NAME)
             server.model(NAME).tags[version] = server.model(NAME).branches["main"]
         model.push_to_hub("tester/pushed")
-        HCMIProcessor.from_pretrained(folder).push_to_hub("tester/pushed")
+        processor = HCMIProcessor.from_pretrained(folder)
+        processor.push_to_hub("tester/pushed")
+        HCMIRetrievalPipeline(model, processor).push_to_hub("tester/piped")
         publish_broken(server)
         publish_others(server, place)
         publish_captions(place / "captions")
@@ -290,7 +301,14 @@ def test_without_the_package_outputs_are_the_same(without_package, expected, way
 def test_the_pipeline_ranks_alike_everywhere(with_package, without_package, offline, expected):
     for found in (with_package, without_package, offline):
         assert_same_hits(found["pipeline"], expected["v2"]["hits"])
-    assert_same_hits(without_package["folder"], expected["v2"]["hits"])
+    for way in ("folder", "piped", "saved"):
+        assert_same_hits(without_package[way], expected["v2"]["hits"])
+
+
+def test_a_pushed_pipeline_has_the_files_of_a_published_model_but_for_the_card(hub):
+    published, pushed = hub.files(NAME), hub.files("tester/piped")
+    assert set(pushed) == set(published) and hub.asked("POST", "/tester/piped/commit/") == 1
+    assert {path for path in published if pushed[path] != published[path]} == {"README.md"}
 
 
 def test_revisions_are_told_apart(with_package, without_package, expected):
@@ -348,7 +366,9 @@ def test_a_data_set_of_the_server_can_be_read(with_package):
         ("nowhere", "tester/nowhere is not .* valid model identifier"),
         ("no revision", "v9 is not a valid git identifier"),
         ("no HCMI", "text-video-retrieval needs an HCMIModel, got BertModel"),
-        ("no model", "tester/empty does not appear to have a file named"),
+        ("no model", "tester/empty has no config.json, no HCMI"),
+        ("another model", "ValueError: tester/bert is a model of type 'bert', no HCMI.*from_clip_pretrained"),
+        ("no hierarchy", "ValueError: tester/towers lacks .*from_clip_pretrained"),
         ("truncated", "SafetensorError: .*not fully covered"),
         ("reshaped", "RuntimeError: .*ignore_mismatched_sizes"),
         ("shortened", "OSError: .*Consistency check failed|OSError: .*should be of size"),
@@ -364,6 +384,7 @@ def test_what_cannot_be_loaded_says_so(with_package, case, message):
         ("not trusted", "trust_remote_code=True"),
         ("private", "tester/secret is not .* private repository, make sure to pass a token"),
         ("truncated", "SafetensorError: .*not fully covered"),
+        ("towers", "ValueError: tester/towers lacks .*from_clip_pretrained"),
     ],
 )
 def test_without_the_package_too(without_package, case, message):

@@ -9,7 +9,16 @@ import torch
 from huggingface_hub import HfApi
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_hcmi import TEXT_CONFIG, VISION_CONFIG, random_texts, random_videos, tiny_config, tiny_model, unlike
+from tiny_hcmi import (
+    TEXT_CONFIG,
+    VISION_CONFIG,
+    random_texts,
+    random_videos,
+    tiny_clip,
+    tiny_config,
+    tiny_model,
+    unlike,
+)
 from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPModel
 
 import hcmi  # noqa: F401  (registers the model with the Auto classes)
@@ -242,6 +251,42 @@ def test_the_normalisation_comes_from_the_configuration_not_from_the_weights(tmp
     loaded = HCMIModel.from_pretrained(tmp_path)
     assert loaded.image_mean.tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert loaded.image_std.tolist() == pytest.approx([0.4, 0.5, 0.6])
+
+
+@pytest.mark.parametrize("load", [HCMIModel.from_pretrained, AutoModel.from_pretrained])
+def test_a_checkpoint_without_all_weights_is_refused(tmp_path, load):
+    model = tiny_model()
+    kept = save_without(model, tmp_path, "text_hierarchy|visual_projection")
+    lacking = sorted(set(model.state_dict()) - set(kept))
+    told = rf"^{tmp_path} lacks {len(lacking)} weights of HCMIModel \(first: {lacking[0]}\). HCMIModel.from_clip_pretr"
+    with pytest.raises(ValueError, match=told):
+        load(tmp_path)
+
+
+def save_bare_hierarchy(folder) -> None:
+    tiny_model().save_pretrained(folder)
+    (folder / "config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("save", "what"),
+    [
+        (lambda folder: tiny_clip().save_pretrained(folder), "is a model of type 'clip', no HCMI"),
+        (lambda folder: tiny_clip().vision_model.save_pretrained(folder), "is a model of type 'clip_vision_model', no"),
+        (save_bare_hierarchy, "has no config.json, no HCMI"),
+    ],
+)
+def test_what_is_no_hcmi_is_refused_with_the_way_out(tmp_path, save, what):
+    save(tmp_path)
+    for load in (HCMIModel.from_pretrained, HCMIConfig.from_pretrained):
+        with pytest.raises(ValueError, match=f"{tmp_path} {what}.*from_clip_pretrained, or `hcmi convert`"):
+            load(tmp_path)
+
+
+def test_another_models_weights_are_refused_with_a_configuration_too(tmp_path):
+    tiny_clip().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path} lacks .*from_clip_pretrained"):
+        HCMIModel.from_pretrained(tmp_path, config=tiny_config())
 
 
 def test_a_damaged_file_is_refused(tmp_path):

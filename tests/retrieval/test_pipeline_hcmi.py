@@ -13,7 +13,9 @@ import hcmi  # noqa: F401  (registers the pipeline)
 from hcmi.modeling_hcmi import LEVELS, HCMIModel
 from hcmi.modeling_hcmi.moments_hcmi import relevant_span
 from hcmi.processing import HCMIProcessor, VideoReadError
-from hcmi.retrieval import EncodedVideos, HCMIRetrievalPipeline, pipeline_hcmi
+from hcmi.retrieval import EncodedVideos, HCMIRetrievalPipeline, VideoIndex, pipeline_hcmi
+from hcmi.retrieval.catalog import FileState
+from hcmi.retrieval.windows import Window
 
 QUERIES = ["a red ring slides left", "two blue square grows then a green ring slides right", "red"]
 
@@ -307,6 +309,12 @@ def test_a_saved_pipeline_opens_as_a_model_folder(pipe, videos, tmp_path):
     assert_same(again(QUERIES[0], videos=videos), pipe(QUERIES[0], videos=videos), tolerance=1e-6)
 
 
+def test_saving_does_not_publish_the_model_alone(pipe, tmp_path):
+    with pytest.raises(ValueError, match="push_to_hub"):
+        pipe.save_pretrained(tmp_path / "new", push_to_hub=True, repo_id="owner/name")
+    assert not (tmp_path / "new").exists()
+
+
 def test_progress_bar(pipe, videos, capsys):
     pipe.encode_videos(videos[:2])
     assert capsys.readouterr().err == "", "two videos need no bar"
@@ -318,3 +326,19 @@ def test_a_video_without_frames_for_every_segment_has_a_finite_span(pipe, videos
     hit = pipe(QUERIES[0], videos=videos[-1:])[0]
     assert math.isfinite(hit["score"])
     assert 0 <= hit["start"] < hit["end"] <= 0.3 + 1e-6
+
+
+def test_an_index_stands_in_for_the_videos(model_folder, videos, pipe, tmp_path):
+    encoded = pipe.encode_videos(videos)
+    with VideoIndex.create(tmp_path / "index", model_folder, precision="float32", device="cpu") as index:
+        for row, video in enumerate(videos):
+            index.begin_file(video, FileState(0, 0), [Window(0, *encoded.video_spans[row].tolist())])
+        index.append(encoded, [(video, 0) for video in videos])
+    searching = pipeline("text-video-retrieval", model=model_folder, device="cpu", index=str(tmp_path / "index"))
+    for found, expected in zip(searching(QUERIES, top_k=3), pipe(QUERIES, videos=encoded, top_k=3), strict=True):
+        assert_same([{key: hit[key] for key in expected[0]} for hit in found], expected)
+        assert all(hit["others"] == () and hit["window"]["number"] == 0 for hit in found)
+    assert len(searching(QUERIES[0], top_k=None)) == len(videos)
+    assert [len(hits) for hits in searching((query for query in QUERIES), top_k=2)] == [2] * len(QUERIES)
+    with pytest.raises(ValueError, match="nothing to search"):
+        pipe(QUERIES[0])

@@ -1,10 +1,12 @@
 """What a small Hub for tests holds: repositories with commits of files, and the requests it was asked."""
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 USER, TOKEN = "tester", "hf_" + "TestOnlyNotASecret" * 2
+SILENT = -1
 LARGE = (".safetensors", ".bin", ".png", ".mp4", ".parquet")
 
 
@@ -60,6 +62,7 @@ class Hub:
         blobs: contents by hash.
         requests: method, path and status of every request answered so far.
         failures: what goes wrong next, see `fail`.
+        closing: set when the server ends.
     """
 
     address: str = ""
@@ -67,9 +70,11 @@ class Hub:
     blobs: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str, int]] = field(default_factory=list)
     failures: list[tuple[str, str, int]] = field(default_factory=list)
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def fail(self, method: str, path: str, status: int, times: int = 1) -> None:
-        """The next requests whose path has `path` in it get this status; 0 hangs up without an answer."""
+        """The next requests whose path has `path` in it get this status; 0 hangs up without an answer, and `SILENT`
+        keeps the connection and never says anything."""
         self.failures += [(method, path, status)] * times
 
     def model(self, name: str) -> Repository:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -7,13 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hub_client import environment, run_fresh
-from hub_state import TOKEN, Hub
+from hub_state import SILENT, TOKEN, Hub
 from huggingface_hub import HfApi, ModelCard
 
+from hcmi import hub_waiting
 from hcmi.modeling_hcmi import HCMIModel
-from hcmi.processing import HCMIProcessor
-from hcmi.retrieval import HCMIRetrievalPipeline
 from hcmi.train.publishing import RETRY_AFTER, PublishingError, create_repository, publish
 
 NAME = "tester/tiny"
@@ -168,6 +167,19 @@ def test_a_failed_upload_says_how_to_go_on_and_goes_on(trained, hub, waits):
     assert hub.asked("PUT", "/lfs/") == 1, "the weights had arrived already"
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/repos/create"), ("PUT", "/lfs/"), ("POST", "/commit/")])
+def test_a_hub_that_keeps_silent_is_given_up(trained, hub, waits, monkeypatch, method, path):
+    monkeypatch.setattr(hub_waiting, "LIMITS", dict.fromkeys(hub_waiting.LIMITS, 0.3))
+    monkeypatch.setattr(hub_waiting, "SILENCE", 0.8)
+    hub.fail(method, path, SILENT, times=100)
+    with pytest.raises(PublishingError) as caught:
+        publish(trained, NAME)
+    assert re.search(f"{hub.address} has not answered for|timed out", str(caught.value))
+    assert f"To try again: hcmi publish {trained} {NAME}" in str(caught.value)
+    assert not hub.repositories or commits(hub) == 0
+    assert sum(failure[2] == SILENT for failure in hub.failures) > 95
+
+
 def test_an_answer_that_is_lost_makes_no_second_commit(trained, hub, waits, monkeypatch):
     real = HfApi.create_commit
 
@@ -226,26 +238,3 @@ def test_broken_models_are_not_published(trained, hub, tmp_path):
     with pytest.raises(ValueError, match=r"the weights cannot be read: .*not fully covered"):
         publish(tmp_path / "run", NAME)
     assert not hub.repositories
-
-
-FIND = """
-import json, sys
-from transformers import pipeline
-captions, videos = json.loads(sys.argv[1])
-find = pipeline("text-video-retrieval", model="tester/tiny", trust_remote_code=True)
-print(json.dumps([[hit["video"] for hit in hits] for hits in find(captions, videos=videos, top_k=None)]))
-"""
-
-
-def test_a_published_model_finds_the_same_videos_where_nothing_else_is(trained, hub, videos, tmp_path):
-    shutil.copytree(trained, tmp_path / "run")
-    model, processor = (kind.from_pretrained(tmp_path / "run" / "model") for kind in (HCMIModel, HCMIProcessor))
-    captions, paths = [caption for own in videos["captions"] for caption in own][:10], list(videos["video"])
-    hits = HCMIRetrievalPipeline(model, processor)(captions, videos=paths, top_k=None)
-    before = [[hit["video"] for hit in ranking] for ranking in hits]
-    publish(tmp_path / "run", NAME, private=True)
-    shutil.rmtree(tmp_path / "run")
-
-    words = json.dumps([captions, paths])
-    after = run_fresh(FIND, environment(hub, tmp_path / "elsewhere"), tmp_path, words, package=False)
-    assert after == before and len(before) == 10 and len(before[0]) == 8

@@ -6,11 +6,33 @@ lines alone are rewritten.
 """
 
 import ast
+import json
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 
 _PACKAGE = "hcmi"
+
+
+def save_pipeline_code(pipeline: type, task: str, folder: Path) -> None:
+    """
+    Puts a pipeline beside the model that was saved into a folder, so that the folder is enough to make it of.
+
+    Args:
+        pipeline: its class.
+        task: what `transformers.pipeline` knows it by.
+        folder: with the model's `config.json`, which gets to know the pipeline.
+
+    Raises:
+        ValueError: as for `remote_code`.
+        OSError: a file cannot be read or written.
+    """
+    for name, source in remote_code(pipeline.__module__).items():
+        (folder / name).write_text(source, encoding="utf-8")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    implementation = f"{pipeline.__module__.rpartition('.')[2]}.{pipeline.__name__}"
+    config["custom_pipelines"] = {task: {"impl": implementation, "pt": ["AutoModel"], "type": "multimodal"}}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def remote_code(module: str) -> dict[str, str]:

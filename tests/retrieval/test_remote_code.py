@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from hcmi.train.remote_code import remote_code
+from hcmi.retrieval.remote_code import remote_code
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("modeling_hcmi", "processing", "retrieval")
