@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.nn.functional import normalize
 
 from .encoded_videos import EncodedVideos
-from .search import QueryVectors, SearchDepth
+from .search import QueryVectors, SearchDepth, one_thread
 from .vector_files import VectorFiles
 
 _VECTORS_AT_ONCE = 2**18
 """Vectors that are compared at a time: as many scores are held in half precision."""
+
+_CLIPS_AT_ONCE = 64
+"""Windows whose clips are compared at a time: they stay in the cache, and in memory that is not given back between."""
 
 
 class EmbeddedStore:
@@ -48,7 +50,8 @@ class EmbeddedStore:
         cosines, rows = self._nearest_vectors(query.sentence, min(depth.nearest, len(self)))
         phrase_weight = query.level_weights["clip_phrase"]
         if len(rows) > depth.rescored and phrase_weight > 0:
-            clips = self._best_clips(query, rows)
+            with one_thread():
+                clips = self._best_clips(query, rows)
             cosines = query.level_weights["video_sentence"] * cosines + phrase_weight * clips
         order = torch.sort(cosines, descending=True, stable=True).indices[: depth.rescored]
         return rows[order].numpy()
@@ -74,9 +77,11 @@ class EmbeddedStore:
 
     def _best_clips(self, query: QueryVectors, rows: torch.Tensor) -> torch.Tensor:
         """`(R,)`: the cosine of every phrase with its best clip, weighted."""
-        wanted = rows.numpy()
-        clips = normalize(torch.from_numpy(self.files.records["clips"][wanted]).float(), dim=-1)
-        real = torch.from_numpy(self.files.records["num_clips"][wanted].astype(np.int64))
-        cosines = clips @ query.phrases.T  # (R, C, P)
+        return torch.cat([self._best_of(query, some.numpy()) for some in rows.split(_CLIPS_AT_ONCE)])
+
+    def _best_of(self, query: QueryVectors, rows: np.ndarray) -> torch.Tensor:
+        clips = torch.from_numpy(self.files.records["clips"][rows]).float()
+        real = torch.from_numpy(self.files.records["num_clips"][rows].astype(np.int64))
+        cosines = clips @ query.phrases.T / torch.linalg.vector_norm(clips, dim=-1, keepdim=True)  # (R, C, P)
         padding = torch.arange(clips.shape[1]) >= real[:, None]
         return cosines.masked_fill(padding[..., None], -torch.inf).amax(1) @ query.phrase_weights

@@ -1,7 +1,8 @@
 """From a query to hits: nearest windows first, the exact score of the last few, one hit a video."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ from .windows import Window
 MOST_OTHERS = 10
 """A hit tells at most so many further windows of its video."""
 
-_ROWS_AT_ONCE = 2048
+_ROWS_AT_ONCE = 64
 _LOCATED_AT_ONCE = 512
 _DEEPER = 4
 """How many times deeper a search goes when its windows were of too few videos."""
@@ -36,8 +37,8 @@ class SearchDepth:
         rescored: by their clips, of the nearest; these get their exact score.
     """
 
-    nearest: int = 2000
-    rescored: int = 300
+    nearest: int = 1000
+    rescored: int = 100
 
     def __post_init__(self) -> None:
         if not 1 <= self.rescored <= self.nearest:
@@ -167,16 +168,29 @@ def search_store(
     began = time.perf_counter()
     rows = store.live_rows() if depth is None else store.nearest(query_vectors(text, level_weights), depth)
     found = time.perf_counter()
-    scores = _score(store, text, rows, level_weights)
+    with nullcontext() if depth is None else one_thread():
+        scores = _score(store, text, rows, level_weights)
     groups = _grouped(rows, scores["combined"], locate, top_k)
     if depth is not None and len(groups) < top_k and len(rows) < len(store):
         deeper = SearchDepth(depth.nearest * _DEEPER, depth.rescored * _DEEPER)
         return search_store(store, locate, text, level_weights, top_k, deeper)
 
-    hits = _hits(store, text, rows, scores, groups)
+    with one_thread():
+        hits = _hits(store, text, rows, scores, groups)
     nearest = len(store) if depth is None else min(depth.nearest, len(store))
     seconds = {"nearest": found - began, "rescore": time.perf_counter() - found}
     return SearchResult(hits, len(store), nearest, len(rows), depth is None, seconds)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For work so small that more threads save it a millisecond at best: on a busy machine it would wait for them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _score(

@@ -8,14 +8,9 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-VIDEO_EXTENSIONS = frozenset(
-    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .webm .wmv".split()  # noqa: SIM905
-)
-"""What counts as a video inside a folder; a file given by name may be called anything."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("top", "batch_size"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} has to be at least 1, got {getattr(arguments, name)}.")
+    from hcmi.retrieval.video_files import find_videos
+
     videos = find_videos(arguments.videos)
     pipe = _pipeline(arguments)
     with warnings.catch_warnings(record=True) as caught:
@@ -100,38 +97,6 @@ def _pipeline(arguments: argparse.Namespace) -> Any:
         if arguments.device is None:
             raise
         raise ValueError(f"The model cannot be put on --device {arguments.device}: {error}") from error
-
-
-def find_videos(paths: Iterable[str]) -> list[str]:
-    """
-    Files and URLs as they are, folders as the videos in them and their sub-folders, in the order of their names; each
-    once. Names that begin with a dot are passed over.
-
-    Raises:
-        ValueError: a path does not exist, or a folder has no videos.
-    """
-    videos: list[str] = []
-    for path in paths:
-        if os.path.isdir(path):
-            found = _in_folder(Path(path))
-            if not found:
-                kinds = " ".join(sorted(VIDEO_EXTENSIONS))
-                raise ValueError(f"The folder {path} has no videos ({kinds}). Files called otherwise have to be named.")
-            videos += found
-        elif "://" in path or os.path.exists(path):
-            videos.append(path)
-        else:
-            raise ValueError(f"There is no file or folder {path}.")
-    return list(dict.fromkeys(videos))
-
-
-def _in_folder(folder: Path) -> list[str]:
-    found = []
-    for file in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if not hidden and file.suffix.lower() in VIDEO_EXTENSIONS and file.is_file():
-            found.append(str(file))
-    return found
 
 
 def table(query: str, hits: Sequence[dict[str, Any]]) -> str:

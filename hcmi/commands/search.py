@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--open", action="store_true", help="play the best hit, from its moment on where mpv or vlc is")
     parser.add_argument("--save-clips", type=Path, metavar="FOLDER", help="write the hits' moments as files into it")
     parser.add_argument(
-        "--nearest", type=positive, metavar="N", help="windows that the first stage leaves (default: 2000)"
+        "--nearest", type=positive, metavar="N", help="windows that the first stage leaves (default: 1000)"
     )
-    parser.add_argument("--rescored", type=positive, metavar="N", help="windows that are scored exactly (default: 300)")
+    parser.add_argument("--rescored", type=positive, metavar="N", help="windows that are scored exactly (default: 100)")
     parser.add_argument("--exact", action="store_true", help="score every window of the index exactly")
     parser.add_argument("--model", help="the index's model under another name (default: as it was made)")
     parser.add_argument("--device", help='such as "cpu" or "cuda:1" (default: an accelerator if there is one)')

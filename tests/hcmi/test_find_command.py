@@ -7,7 +7,7 @@ from saved_hcmi import save_tiny_hcmi, write_video
 from transformers import pipeline
 
 from hcmi.cli import main
-from hcmi.commands.find import find_videos, table
+from hcmi.commands.find import table
 
 
 @pytest.fixture(scope="module")
@@ -25,23 +25,6 @@ def clips(tmp_path) -> Path:
     (folder / "notes.txt").write_text("no video")
     (folder / "._b.mp4").write_bytes(b"left by another system")
     return folder
-
-
-def test_folders_are_searched_in_order_and_each_video_is_taken_once(clips):
-    b, a, broken = (str(clips / name) for name in ("b.mp4", "deeper/a.MP4", "deeper/broken.avi"))
-    assert find_videos([str(clips)]) == [b, a, broken]
-    assert find_videos([a, str(clips)]) == [a, b, broken]
-    assert find_videos([str(clips / "notes.txt"), "https://example.org/a.mp4"]) == [
-        str(clips / "notes.txt"),
-        "https://example.org/a.mp4",
-    ]
-
-
-def test_paths_without_videos_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no file or folder .*missing"):
-        find_videos([str(tmp_path / "missing")])
-    with pytest.raises(ValueError, match="has no videos"):
-        find_videos([str(tmp_path)])
 
 
 def test_the_table_lines_up():
