@@ -135,7 +135,7 @@ def _write_code(folder: Path) -> None:
     installed = distribution("hcmi")
     facts = folder / f"hcmi-{installed.version}.dist-info"
     facts.mkdir()
-    (facts / "METADATA").write_text(installed.read_text("METADATA"), encoding="utf-8")
+    (facts / "METADATA").write_text(str(installed.metadata), encoding="utf-8")
     needed = [line for line in installed.requires if "extra ==" not in line]
     (folder / "requirements.txt").write_text("\n".join([*needed, f"gradio=={version('gradio')}", ""]), encoding="utf-8")
 
