@@ -144,6 +144,10 @@ class Catalog:
         """Rows whose windows were deleted."""
         return [row for (row,) in self._rows("SELECT row FROM dead_rows")]
 
+    def live_rows(self) -> list[int]:
+        """Rows of all windows that can be found, ascending."""
+        return [row for (row,) in self._rows("SELECT row FROM windows WHERE row IS NOT NULL ORDER BY row")]
+
     def videos(self) -> Iterator[IndexedVideo]:
         """All files, by their paths."""
         return map(_video, self._rows(f"SELECT {_VIDEO} FROM files ORDER BY path"))
@@ -238,6 +242,11 @@ class Catalog:
                 count = new + 1
             self._database.execute("DELETE FROM dead_rows")
             self._set(generation=generation, rows=count)
+
+    def forget_dead_rows(self, rows: Iterable[int]) -> None:
+        """These are gone; the others keep their numbers."""
+        with self.transaction():
+            self._database.executemany("DELETE FROM dead_rows WHERE row = ?", [(row,) for row in rows])
 
     def check(self) -> None:
         """

@@ -1,16 +1,20 @@
 """The writing side of an index's own files: rows are appended, and moved together when many are dead."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from .catalog import Version
+from .catalog import Catalog, Version
 from .embedded_store import EmbeddedStore
 from .encoded_videos import EncodedVideos
 from .row_codec import RowShape
+from .search import VectorStore
 from .vector_files import VectorFiles
+
+_COPIED_AT_ONCE = 4096
+"""Rows: some ten megabytes."""
 
 
 class EmbeddedVectors:
@@ -21,22 +25,28 @@ class EmbeddedVectors:
     Args:
         folder: the index's.
         shape: of the rows.
+        catalog: notes which row is whose.
     """
 
-    def __init__(self, folder: Path, shape: RowShape):
+    def __init__(self, folder: Path, shape: RowShape, catalog: Catalog):
         self.folder = folder
         self.shape = shape
+        self._catalog = catalog
 
     def append(self, version: Version, windows: EncodedVideos, places: Sequence[tuple[str, int]]) -> None:
         """Writes windows behind the rows that there are; they count when the catalogue says so."""
         self._files(version.generation).write(version.rows, *self.shape.encode(windows))
 
-    def copy(self, version: Version, source: "EmbeddedVectors", source_version: Version, rows: np.ndarray) -> None:
-        """Writes rows of another index of the same shape behind those that there are, as they are."""
-        other = source._mapped(source_version)
+    def copy(self, version: Version, source: VectorStore, rows: np.ndarray, places: Sequence[tuple[str, int]]) -> None:
+        """Writes rows of another index of the same shape behind those that there are."""
         first = version.rows
-        for some in other.chunks(rows):
-            self._files(version.generation).write(first, *other.read(some))
+        for start in range(0, len(rows), _COPIED_AT_ONCE):
+            some = rows[start : start + _COPIED_AT_ONCE]
+            if isinstance(source, EmbeddedStore):
+                encoded = source.files.read(some)  # as they are
+            else:
+                encoded = self.shape.encode(source.read(some))
+            self._files(version.generation).write(first, *encoded)
             first += len(some)
 
     def snapshot(self, version: Version, dead: Sequence[int]) -> EmbeddedStore:
@@ -49,12 +59,12 @@ class EmbeddedVectors:
         """
         return EmbeddedStore(self._mapped(version), dead)
 
-    def compact(self, version: Version, live: np.ndarray, renumber: Callable[[int, list[int]], None]) -> None:
-        """Moves the live rows together, in their order. Until `renumber` has noted it, the old files count."""
-        generation = version.generation + 1
+    def compact(self, version: Version, store: VectorStore) -> None:
+        """Moves the live rows together, in their order. Until the catalogue has noted it, the old files count."""
+        generation, live = version.generation + 1, store.live_rows()
         self.remove_leftovers(version.generation)
-        self.copy(Version(generation, 0), self, version, live)
-        renumber(generation, live.tolist())
+        self.copy(Version(generation, 0), store, live, places=())
+        self._catalog.renumber(generation, live.tolist())
         self.remove_leftovers(generation)
 
     def remove_leftovers(self, generation: int) -> None:

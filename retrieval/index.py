@@ -14,6 +14,7 @@ from hcmi.processing import HCMIProcessor
 from .catalog import Catalog
 from .index_errors import VideoIndexError
 from .model_identity import fingerprint, is_same
+from .qdrant_server import QdrantServer
 from .queries import encode_example, encode_text
 from .row_codec import RowShape
 from .search import SearchDepth, SearchResult, search_store
@@ -60,6 +61,10 @@ class VideoIndex(StoredIndex):
         *,
         precision: str = "int8",
         relative: bool = False,
+        url: str | None = None,
+        collection: str | None = None,
+        shard_number: int = 1,
+        replication_factor: int = 1,
         device: Any = None,
     ) -> "VideoIndex":
         """
@@ -70,12 +75,19 @@ class VideoIndex(StoredIndex):
             model: a model's folder or its name on the Hub; or the model itself, and its `processor`.
             precision: `"int8"` (about 9.5 KB a window of 12 frames and 512 dimensions), `"float16"` or `"float32"`.
             relative: note where videos and model lie from the index's folder on, so that all can be moved together.
+            url: of a Qdrant server or cluster that is to keep the embeddings; the folder keeps the rest. Its key, if it
+                needs one, is in the environment variable QDRANT_API_KEY whenever the index is used.
+            collection: on that server; default: the folder's name.
+            shard_number, replication_factor: into how many parts a cluster divides it, and how often it keeps each.
             device: of the model.
 
         Raises:
-            VideoIndexError: there is an index already, or somebody is just making one.
-            ValueError: an unknown precision, or a model without a processor.
+            VideoIndexError: there is an index already, or somebody is just making one, or the server does not answer,
+                or has such a collection.
+            ValueError: an unknown precision, a model without a processor, or a `collection` without a `url`.
         """
+        if collection is not None and url is None:
+            raise ValueError("A `collection` is one of a Qdrant server: pass its `url`, too.")
         model, processor, name = _loaded(model, processor, device)
         frames = processor.frames_per_video
         clips = model.video_hierarchy.count_groups(frames)
@@ -94,6 +106,10 @@ class VideoIndex(StoredIndex):
                 "shape": asdict(shape),
                 "relative": relative,
             }
+            if url is not None:
+                server = QdrantServer(url, collection or folder.resolve().name)
+                server.create(shape, shard_number, replication_factor)
+                facts["server"] = asdict(server)
             Catalog.create(folder, facts).close()
         return cls(folder, model, processor, device, write=True)
 
@@ -176,9 +192,14 @@ class VideoIndex(StoredIndex):
             raise ValueError("`exact` scores all windows: it has no `depth`.")
         for _ in range(MAX_ATTEMPTS):
             version, store = self._snapshot()
-            result = search_store(
-                store, self.locate, text, self.level_weights, top_k, None if exact else depth or SearchDepth()
-            )
+            try:
+                result = search_store(
+                    store, self.locate, text, self.level_weights, top_k, None if exact else depth or SearchDepth()
+                )
+            except VideoIndexError:
+                if self._snapshot()[1] is store:
+                    raise
+                continue  # what is missing has been deleted meanwhile
             # Rows have other numbers after a compaction; what was looked up meanwhile is of the wrong windows.
             if self._catalog.version().generation == version.generation:
                 return result

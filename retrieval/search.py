@@ -1,5 +1,6 @@
 """From a query to hits: nearest windows first, the exact score of the last few, one hit a video."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -25,6 +26,8 @@ _ROWS_AT_ONCE = 64
 _LOCATED_AT_ONCE = 512
 _DEEPER = 4
 """How many times deeper a search goes when its windows were of too few videos."""
+
+_alone = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ def search_store(
     with nullcontext() if depth is None else one_thread():
         scores = _score(store, text, rows, level_weights)
     groups = _grouped(rows, scores["combined"], locate, top_k)
-    if depth is not None and len(groups) < top_k and len(rows) < len(store):
+    if depth is not None and len(groups) < top_k and depth.rescored < len(store):
         deeper = SearchDepth(depth.nearest * _DEEPER, depth.rescored * _DEEPER)
         return search_store(store, locate, text, level_weights, top_k, deeper)
 
@@ -185,12 +188,13 @@ def search_store(
 @contextmanager
 def one_thread() -> Iterator[None]:
     """For work so small that more threads save it a millisecond at best: on a busy machine it would wait for them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    with _alone:  # the number is a thread's own, but each new thread begins with the one that was set last
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _score(

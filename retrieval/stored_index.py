@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -17,14 +17,19 @@ from .embedded_vectors import EmbeddedVectors
 from .encoded_videos import EncodedVideos
 from .index_errors import VideoIndexError
 from .model_identity import is_same
+from .qdrant_server import QdrantServer
 from .row_codec import RowShape
 from .search import VectorStore
 from .windows import Window
+
+if TYPE_CHECKING:
+    from .qdrant_store import QdrantVectors
 
 MAX_ATTEMPTS = 10
 """How often a reader begins anew because a compaction has come between."""
 
 _VERIFIED_AT_ONCE = 4096
+_MERGED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class IndexInfo:
         partial: videos of which some windows are still to be encoded.
         unreadable: files that could not be read.
         dead: rows of deleted windows, which `compact` gives back.
-        bytes: on the disk.
+        bytes: on the disk here.
+        server: where the embeddings are, if not here.
     """
 
     model: str
@@ -50,6 +56,7 @@ class IndexInfo:
     unreadable: int
     dead: int
     bytes: int
+    server: QdrantServer | None = None
 
 
 class StoredIndex:
@@ -75,7 +82,8 @@ class StoredIndex:
         self._seen: tuple[tuple[Any, Version], VectorStore] | None = None
         self._facts = self._catalog.facts()
         self.shape = RowShape(**self._facts["shape"])
-        self._vectors = EmbeddedVectors(self.path, self.shape)
+        self._server = QdrantServer(**self._facts["server"]) if self._facts.get("server") else None
+        self._vectors = self._open_vectors()
         if write:
             try:
                 self._writing = lock_for_writing(self.path)
@@ -130,7 +138,7 @@ class StoredIndex:
         counts = self._catalog.counts()
         size = self._vectors.bytes(self._catalog.version().generation) + self._catalog.path.stat().st_size
         dead = len(self._catalog.dead_rows())
-        return IndexInfo(self._facts["model"], self.shape, dead=dead, bytes=size, **counts)
+        return IndexInfo(self._facts["model"], self.shape, dead=dead, bytes=size, server=self._server, **counts)
 
     @property
     def level_weights(self) -> dict[str, float]:
@@ -214,8 +222,7 @@ class StoredIndex:
             OSError: the disk has no room for the new files beside the old ones; the index stays as it was.
         """
         self._check_writing()
-        version, store = self._snapshot()
-        self._vectors.compact(version, store.live_rows(), self._catalog.renumber)
+        self._vectors.compact(*self._snapshot())
 
     def merge(self, other: "StoredIndex") -> int:
         """
@@ -234,18 +241,25 @@ class StoredIndex:
                 f"{other.path} was made with {other._facts['model']} as {other.shape}, {self.path} with "
                 f"{self._facts['model']} as {self.shape}: they cannot be joined."
             )
-        count = 0
-        for video in other:
+        videos, (_, source) = list(other), other._snapshot()
+        for first in range(0, len(videos), _MERGED_AT_ONCE):
+            with self.together():
+                self._take_over(other, source, videos[first : first + _MERGED_AT_ONCE])
+        return len(videos)
+
+    def _take_over(self, other: "StoredIndex", source: VectorStore, videos: Sequence[IndexedVideo]) -> None:
+        rows: list[int] = []
+        places: list[tuple[str, int]] = []
+        for video in videos:
             name = self._name(video.path)
             self._catalog.begin_file(name, video.file, other.windows(video.path), video.reason)
-            rows = other._catalog.rows_of(other._name(video.path))
-            if rows:
-                version = self._catalog.version()
-                source = np.array([row for _, row in rows])
-                self._vectors.copy(version, other._vectors, other._catalog.version(), source)
-                self._catalog.place(version.rows, [(name, number) for number, _ in rows])
-            count += 1
-        return count
+            for number, row in other._catalog.rows_of(other._name(video.path)):
+                rows.append(row)
+                places.append((name, number))
+        if rows:
+            version = self._catalog.version()
+            self._vectors.copy(version, source, np.array(rows), places)
+            self._catalog.place(version.rows, places)
 
     def verify(self, progress: bool = False) -> None:
         """
@@ -262,6 +276,13 @@ class StoredIndex:
                 bar.update(len(store.read(rows[first : first + _VERIFIED_AT_ONCE])))
 
     # ── inside ──
+
+    def _open_vectors(self) -> "EmbeddedVectors | QdrantVectors":
+        if self._server is None:
+            return EmbeddedVectors(self.path, self.shape, self._catalog)
+        from .qdrant_store import QdrantVectors
+
+        return QdrantVectors(self._server, self.shape, self._catalog)
 
     def _snapshot(self) -> tuple[Version, VectorStore]:
         """What is committed now; the last snapshot where nothing has changed since."""

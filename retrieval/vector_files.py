@@ -8,9 +8,6 @@ import numpy as np
 from .index_errors import VideoIndexError
 from .row_codec import RowShape, checksums
 
-_CHUNK = 4096
-"""Rows that are read at a time where all of them are: some ten megabytes."""
-
 
 class VectorFiles:
     """
@@ -91,10 +88,6 @@ class VectorFiles:
                 "as they were written. Make the index anew, or restore it from a copy."
             )
         return vectors, records
-
-    def chunks(self, rows: np.ndarray) -> list[np.ndarray]:
-        """`rows` in pieces that fit into memory."""
-        return [rows[first : first + _CHUNK] for first in range(0, len(rows), _CHUNK)]
 
     @property
     def _vector_bytes(self) -> int:

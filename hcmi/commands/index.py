@@ -48,6 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a new index: about 9.5, 18 or 36 KB a window with 12 frames of width 512 (default: int8)",
     )
     parser.add_argument(
+        "--url",
+        help="of a new index: a Qdrant server or cluster that keeps the embeddings, such as http://localhost:6333; its "
+        "key, if it needs one, is taken from the environment variable QDRANT_API_KEY",
+    )
+    parser.add_argument(
+        "--collection", metavar="NAME", help="of a new index: its collection on that server (default: INDEX's name)"
+    )
+    parser.add_argument(
         "--batch-size", type=positive, default=8, metavar="N", help="windows encoded at a time (default: %(default)s)"
     )
     parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read videos (default: all cores)")
@@ -128,15 +136,29 @@ def _open_or_create(arguments: argparse.Namespace, device: Any) -> "VideoIndex":
                 raise ValueError(
                     f"There is no index in {arguments.index} yet: name the model to make it with, --model M."
                 )
-            precision = arguments.precision or "int8"
-            return VideoIndex.create(arguments.index, arguments.model, precision=precision, device=device)
+            return VideoIndex.create(
+                arguments.index,
+                arguments.model,
+                precision=arguments.precision or "int8",
+                url=arguments.url,
+                collection=arguments.collection,
+                device=device,
+            )
         index = VideoIndex.open(arguments.index, model=arguments.model, device=device, write=True)
-    if arguments.precision not in (None, index.shape.precision):
-        index.close()
-        raise ValueError(
-            f"The index {arguments.index} is kept in {index.shape.precision}: leave out --precision "
-            f"{arguments.precision}, or make another index."
-        )
+    server = index.info.server
+    kept = {
+        "precision": index.shape.precision,
+        "url": server.url if server else "none",
+        "collection": server.collection if server else "none",
+    }
+    for option, value in kept.items():
+        asked = getattr(arguments, option)
+        if asked not in (None, value):
+            index.close()
+            raise ValueError(
+                f"The index {arguments.index} was made with {option} {value}: leave out --{option} {asked}, or make "
+                "another index."
+            )
     return index
 
 

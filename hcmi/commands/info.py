@@ -46,7 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(
         f"kept:       {shape.frames} frames and {shape.clips} clips of width {shape.width} a window, {shape.precision}"
     )
-    each = f", {info.bytes / info.windows / 1000:.1f} KB a window" if info.windows else ""
+    if info.server:
+        print(f"server:     {info.server.url}, collection {info.server.collection}")
+    each = f", {info.bytes / info.windows / 1000:.1f} KB a window" if info.windows and not info.server else ""
     print(f"on disk:    {info.bytes / 1e6:,.1f} MB{each}")
     if info.dead:
         print(f"deleted:    {info.dead:,} windows, whose space `hcmi compact` gives back")

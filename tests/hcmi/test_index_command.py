@@ -11,7 +11,7 @@ from saved_hcmi import save_tiny_hcmi, write_video
 
 from hcmi.cli import main
 from hcmi.commands.index import summary
-from hcmi.retrieval import VideoIndex
+from hcmi.retrieval import VideoIndex, qdrant_server
 from hcmi.retrieval.index_report import IndexReport, Update
 from hcmi.retrieval.window_encoding import WindowEncoder
 
@@ -125,9 +125,29 @@ def test_an_index_keeps_its_precision_and_its_model(command, model, tmp_path, ca
     assert command("--model", model) == 0
     assert command("--precision", "int8") == 0
     assert command("--precision", "float32") == 1
-    assert "is kept in int8" in capsys.readouterr().err
+    assert "was made with precision int8" in capsys.readouterr().err
     other = save_tiny_hcmi(tmp_path / "other", frames_per_video=4)
     assert command("--model", other) == 0  # the same weights under another name
+
+
+def test_the_embeddings_go_to_a_server(command, model, monkeypatch, tmp_path, capsys):
+    client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
+    monkeypatch.setattr(qdrant_server, "connect", lambda url: client)
+    server = ("--url", "http://localhost:6333", "--collection", "films")
+    assert command("--model", model, *server) == 0
+    assert client.count("films", exact=True).count == 4
+    assert command(*server) == 0 and "4 unchanged" in capsys.readouterr().out
+    assert command("--collection", "others") == 1
+    assert "was made with collection films: leave out --collection others" in capsys.readouterr().err
+    assert main(["info", str(tmp_path / "index")]) == 0
+    assert "http://localhost:6333, collection films" in capsys.readouterr().out
+    assert main(["search", str(tmp_path / "index"), "a ring", "--device", "cpu"]) == 0
+    assert "4 windows" in capsys.readouterr().out
+
+
+def test_a_collection_takes_a_server(command, model, capsys):
+    assert command("--model", model, "--collection", "films") == 1
+    assert "`collection`" in capsys.readouterr().err
 
 
 def program(*arguments: str) -> subprocess.CompletedProcess:

@@ -14,7 +14,7 @@ from saved_hcmi import save_tiny_hcmi, write_video
 from hcmi.modeling_hcmi import HCMIModel
 from hcmi.modeling_hcmi.interaction_hcmi import blockwise_similarity
 from hcmi.processing import HCMIProcessor
-from hcmi.retrieval import EncodedVideos, VideoIndex, VideoIndexError
+from hcmi.retrieval import EncodedVideos, VideoIndex, VideoIndexError, stored_index
 from hcmi.retrieval.catalog import Catalog, FileState
 from hcmi.retrieval.search import SearchDepth
 from hcmi.retrieval.windows import Window
@@ -281,7 +281,27 @@ def test_a_damaged_index_says_so(index, tmp_path):
         VideoIndex.open(tmp_path / "nowhere")
 
 
-def test_merging_takes_over_files_windows_and_states(index, model_folder, tmp_path):
+def test_what_is_noted_together_is_there_at_once_or_not_at_all(index):
+    with VideoIndex.open(index.path) as reader:
+        with index.together():
+            for name in "abc":
+                index.begin_file(f"/v/{name}.mp4", STATE, [Window(0, 0.0, 1.0)])
+                assert list(reader) == []
+        assert [video.path for video in reader] == ["/v/a.mp4", "/v/b.mp4", "/v/c.mp4"]
+        with pytest.raises(KeyboardInterrupt), index.together():
+            index.delete(["/v/a.mp4"])
+            index.append(random_encoded([2], WIDTH), [("/v/b.mp4", 0)])
+            raise KeyboardInterrupt
+        assert len(list(reader)) == 3 and reader.get("/v/b.mp4").state == "partial"
+        with pytest.raises(VideoIndexError, match="open for reading"), reader.together():
+            pass
+    fill(index, {"/v/d.mp4": 1})
+    index.verify()
+    assert index.info.windows == 1
+
+
+def test_merging_takes_over_files_windows_and_states(index, model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_index, "_MERGED_AT_ONCE", 3)
     fill(index, {"/v/a.mp4": 1, "/v/b.mp4": 1})
     with VideoIndex.create(tmp_path / "part", model_folder, precision="float32", device="cpu") as part:
         fill(part, {"/v/b.mp4": 2, "/v/c.mp4": 1}, seed=3)
