@@ -12,10 +12,10 @@ from synthetic_windows import CLIPS, FRAMES, WIDTH, SyntheticWindows
 from hcmi.modeling_hcmi import LEVELS, HCMIConfig, HCMIModel, HCMITextFeatures
 from hcmi.modeling_hcmi.interaction_hcmi import blockwise_similarity
 from hcmi.retrieval import EncodedVideos, VideoIndex
-from hcmi.retrieval.catalog import FileState
-from hcmi.retrieval.embedded_store import EmbeddedStore
-from hcmi.retrieval.search import SearchDepth
-from hcmi.retrieval.windows import Window
+from hcmi.retrieval.index.catalog import FileState
+from hcmi.retrieval.index.embedded_store import EmbeddedStore
+from hcmi.retrieval.index.search import SearchDepth
+from hcmi.retrieval.index.window import Window
 
 TOP = 10
 DEPTH = SearchDepth()

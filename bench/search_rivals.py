@@ -14,8 +14,8 @@ from torch.nn.functional import normalize
 from hcmi.modeling_hcmi import HCMITextFeatures, HCMIVideoFeatures
 from hcmi.modeling_hcmi.interaction_hcmi import blockwise_similarity
 from hcmi.retrieval import EncodedVideos
-from hcmi.retrieval.row_codec import RowShape
-from hcmi.retrieval.search import query_vectors
+from hcmi.retrieval.index.row_codec import RowShape
+from hcmi.retrieval.index.search import query_vectors
 
 
 class InMemory(Engine):

@@ -25,7 +25,7 @@ import torch
 
 from hcmi.processing import probe_video
 from hcmi.retrieval import VideoIndex
-from hcmi.retrieval.windows import WindowRule
+from hcmi.retrieval.indexing.windows import WindowRule
 from hcmi.train.data.benchmarks import load_benchmark
 from hcmi.train.results import hardware, versions
 from hcmi.train.span_metrics import temporal_iou

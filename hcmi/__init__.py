@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         concatenate_features,
     )
     from hcmi.processing import HCMIProcessor, VideoReadError
-    from hcmi.retrieval import EncodedVideos, HCMIRetrievalPipeline
+    from hcmi.retrieval import EncodedVideos, HCMIRetrievalPipeline, VideoIndex
 
 _MODULES = {
     "HCMIConfig": "hcmi.modeling_hcmi",
@@ -36,6 +36,7 @@ _MODULES = {
     "VideoReadError": "hcmi.processing",
     "EncodedVideos": "hcmi.retrieval",
     "HCMIRetrievalPipeline": "hcmi.retrieval",
+    "VideoIndex": "hcmi.retrieval",
 }
 
 __version__ = version("hcmi")
@@ -50,6 +51,7 @@ __all__ = [
     "HCMISimilarity",
     "HCMITextFeatures",
     "HCMIVideoFeatures",
+    "VideoIndex",
     "VideoReadError",
     "__version__",
     "concatenate_features",

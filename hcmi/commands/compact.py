@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
         VideoIndexError: no index, a damaged one, or one that another process is writing to.
         OSError: the disk has no room for the new files beside the old ones.
     """
-    from hcmi.retrieval.stored_index import StoredIndex
+    from hcmi.retrieval.index.stored_index import StoredIndex
 
     with StoredIndex(arguments.index, write=True) as index:
         before = index.info.bytes

@@ -47,14 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.space:
             _write_space(index, arguments.space)
         else:
-            from hcmi.retrieval.demo import serve
+            from hcmi.retrieval.web.demo import serve
 
             serve(index, arguments.host, arguments.port)
     return 0
 
 
 def _write_space(index: "VideoIndex", target: Path) -> None:
-    from hcmi.retrieval.demo_space import write_space
+    from hcmi.retrieval.web.space import write_space
 
     with new_folder(target) as folder:
         count = write_space(index, folder, title=target.name)

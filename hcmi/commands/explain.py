@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hcmi.retrieval import VideoIndex
-    from hcmi.retrieval.explain import Explanation
+    from hcmi.retrieval.pictures.explain import Explanation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     # Loaded only now, because it takes seconds, which `--help` and a wrong argument need not wait for.
     from hcmi.retrieval import VideoIndex
-    from hcmi.retrieval.explain_picture import picture_of
+    from hcmi.retrieval.pictures.explain_picture import picture_of
 
     with VideoIndex.open(arguments.index, model=arguments.model, device=arguments.device) as index:
         explanation = _explain(index, arguments.hit, arguments.query)
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _explain(index: "VideoIndex", hit: str, query: str) -> "Explanation":
-    from hcmi.retrieval.explain import explain_hit, explain_video
+    from hcmi.retrieval.pictures.explain import explain_hit, explain_video
 
     if not hit.isdecimal() or hit in index:
         return explain_video(index, hit, query)
@@ -61,8 +61,8 @@ def _explain(index: "VideoIndex", hit: str, query: str) -> "Explanation":
 
 def table(explanation: "Explanation") -> str:
     """The similarities, what each word has found, and which phrases found which clips, as lines."""
-    from hcmi.retrieval.drawing import format_time
-    from hcmi.retrieval.explain_picture import LEVEL_NAMES
+    from hcmi.retrieval.pictures.drawing import format_time
+    from hcmi.retrieval.pictures.explain_picture import LEVEL_NAMES
 
     times = [format_time(time) for time in explanation.times]
     start, end = map(format_time, explanation.moment)

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("top", "batch_size"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} has to be at least 1, got {getattr(arguments, name)}.")
-    from hcmi.retrieval.video_files import find_videos
+    from hcmi.retrieval.indexing.video_files import find_videos
 
     videos = find_videos(arguments.videos)
     pipe = _pipeline(arguments)
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"hits: {arguments.json}")
     if arguments.contact_sheet:
-        from hcmi.retrieval.contact_sheet import draw_contact_sheet
+        from hcmi.retrieval.pictures.contact_sheet import draw_contact_sheet
 
         arguments.contact_sheet.parent.mkdir(parents=True, exist_ok=True)
         draw_contact_sheet(arguments.queries, rankings).save(arguments.contact_sheet, format="PNG")
@@ -101,7 +101,7 @@ def _pipeline(arguments: argparse.Namespace) -> Any:
 
 def table(query: str, hits: Sequence[dict[str, Any]]) -> str:
     """The hits of one query as lines of rank, score, time span and file."""
-    from hcmi.retrieval.contact_sheet import format_time
+    from hcmi.retrieval.pictures.contact_sheet import format_time
 
     spans = [f"{format_time(hit['start'])} - {format_time(hit['end'])}" for hit in hits]
     width = max(len(span) for span in spans)

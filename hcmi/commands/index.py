@@ -21,7 +21,7 @@ from .numbers import positive
 
 if TYPE_CHECKING:
     from hcmi.retrieval import VideoIndex
-    from hcmi.retrieval.index_report import IndexReport
+    from hcmi.retrieval.indexing.report import IndexReport
 
 _PATIENCE = timedelta(days=30)  # that a process waits for another which has more to do
 
@@ -90,8 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
     from accelerate import PartialState
 
-    from hcmi.retrieval.shared_indexing import index_in_processes
-    from hcmi.retrieval.windows import WindowRule
+    from hcmi.retrieval.indexing.shared import index_in_processes
+    from hcmi.retrieval.indexing.windows import WindowRule
 
     # Without an accelerator processes find each other only if they are told that they compute on the CPU.
     cpu = arguments.device == "cpu" or not torch.accelerator.is_available()
@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _open_or_create(arguments: argparse.Namespace, device: Any) -> "VideoIndex":
     from hcmi.retrieval import VideoIndex
-    from hcmi.retrieval.catalog import Catalog
+    from hcmi.retrieval.index.catalog import Catalog
 
     with _device_explained(arguments.device):
         if not Catalog.location(arguments.index).exists():
@@ -164,7 +164,7 @@ def _open_or_create(arguments: argparse.Namespace, device: Any) -> "VideoIndex":
 
 def _create_part(arguments: argparse.Namespace, device: Any, folder: Path) -> "VideoIndex":
     from hcmi.retrieval import VideoIndex
-    from hcmi.retrieval.stored_index import StoredIndex
+    from hcmi.retrieval.index.stored_index import StoredIndex
 
     with StoredIndex(arguments.index) as whole:
         model, precision = arguments.model or whole.info.model, whole.shape.precision

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         VideoIndexError: no index, or a damaged one.
     """
-    from hcmi.retrieval.stored_index import StoredIndex
+    from hcmi.retrieval.index.stored_index import StoredIndex
 
     with StoredIndex(arguments.index) as index:
         info = index.info

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         VideoIndexError: no index, a damaged one, or one that another process is writing to.
     """
-    from hcmi.retrieval.stored_index import StoredIndex
+    from hcmi.retrieval.index.stored_index import StoredIndex
 
     with StoredIndex(arguments.index, write=True) as index:
         known = [video.path for video in index]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .numbers import positive
 
 if TYPE_CHECKING:
-    from hcmi.retrieval.search import Hit, SearchResult
+    from hcmi.retrieval.index.search import Hit, SearchResult
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--exact scores every window: it does not go with --nearest and --rescored.")
     # Loaded only now, because it takes seconds, which `--help` and a wrong argument need not wait for.
     from hcmi.retrieval import VideoIndex
-    from hcmi.retrieval.search import SearchDepth
+    from hcmi.retrieval.index.search import SearchDepth
 
     depth = None
     if arguments.nearest or arguments.rescored:
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def table(query: str, result: "SearchResult") -> str:
     """The hits as lines of rank, score, moment and file, and how deep the search went."""
-    from hcmi.retrieval.drawing import format_time
+    from hcmi.retrieval.pictures.drawing import format_time
 
     lines = [f'"{query}"', f"  rank   score  {'moment':17}  video"]
     for rank, hit in enumerate(result.hits, 1):
@@ -104,7 +104,7 @@ def report(query: str, result: "SearchResult", saved: Sequence[str]) -> dict[str
 
 def _save(hits: Sequence["Hit"], folder: Path) -> list[str]:
     """The hits' moments as files, `01_name.mp4` and so on."""
-    from hcmi.retrieval.clip_saving import CONTAINERS, save_clip
+    from hcmi.retrieval.clips.saving import CONTAINERS, save_clip
 
     folder.mkdir(parents=True, exist_ok=True)
     saved = []

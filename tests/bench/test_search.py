@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from hcmi.modeling_hcmi import LEVELS
 from hcmi.modeling_hcmi.interaction_hcmi import blockwise_similarity
-from hcmi.retrieval.embedded_store import EmbeddedStore
+from hcmi.retrieval.index.embedded_store import EmbeddedStore
 
 BENCH = Path(__file__).parents[2] / "bench"
 

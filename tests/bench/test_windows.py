@@ -5,7 +5,7 @@ from saved_hcmi import save_tiny_hcmi
 from stitched_videos import bench_windows, stories
 
 from hcmi.processing import probe_video
-from hcmi.retrieval.windows import WindowRule
+from hcmi.retrieval.indexing.windows import WindowRule
 
 bench = bench_windows()
 

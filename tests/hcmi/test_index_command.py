@@ -11,9 +11,10 @@ from saved_hcmi import save_tiny_hcmi, write_video
 
 from hcmi.cli import main
 from hcmi.commands.index import summary
-from hcmi.retrieval import VideoIndex, qdrant_server
-from hcmi.retrieval.index_report import IndexReport, Update
-from hcmi.retrieval.window_encoding import WindowEncoder
+from hcmi.retrieval import VideoIndex
+from hcmi.retrieval.index import qdrant_server
+from hcmi.retrieval.indexing.report import IndexReport, Update
+from hcmi.retrieval.indexing.window_encoding import WindowEncoder
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from hcmi import cli
 from hcmi.commands import search as search_command
 from hcmi.processing.video_reading import probe_video
 from hcmi.retrieval import VideoIndex
-from hcmi.retrieval.catalog import FileState
-from hcmi.retrieval.windows import Window
+from hcmi.retrieval.index.catalog import FileState
+from hcmi.retrieval.index.window import Window
 
 WIDTH = 24  # of the tiny model
 

@@ -14,8 +14,8 @@ from hcmi.modeling_hcmi import LEVELS, HCMIModel
 from hcmi.modeling_hcmi.moments_hcmi import relevant_span
 from hcmi.processing import HCMIProcessor, VideoReadError
 from hcmi.retrieval import EncodedVideos, HCMIRetrievalPipeline, VideoIndex, pipeline_hcmi
-from hcmi.retrieval.catalog import FileState
-from hcmi.retrieval.windows import Window
+from hcmi.retrieval.index.catalog import FileState
+from hcmi.retrieval.index.window import Window
 
 QUERIES = ["a red ring slides left", "two blue square grows then a green ring slides right", "red"]
 

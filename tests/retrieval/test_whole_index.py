@@ -14,7 +14,7 @@ from stitched_videos import stitch
 from hcmi.modeling_hcmi import HCMIModel
 from hcmi.processing import HCMIProcessor
 from hcmi.retrieval import VideoIndex
-from hcmi.retrieval.windows import WindowRule
+from hcmi.retrieval.indexing.windows import WindowRule
 from hcmi.train.evaluation import evaluate
 from hcmi.train.span_metrics import temporal_iou
 

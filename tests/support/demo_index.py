@@ -7,9 +7,9 @@ from encoded import random_encoded
 from videos import Recipe, write_video
 
 from hcmi.retrieval import EncodedVideos, VideoIndex
-from hcmi.retrieval.catalog import FileState
-from hcmi.retrieval.search import Hit
-from hcmi.retrieval.windows import Window
+from hcmi.retrieval.index.catalog import FileState
+from hcmi.retrieval.index.search import Hit
+from hcmi.retrieval.index.window import Window
 
 WIDTH = 24  # of the tiny model
 SECONDS = 18.0

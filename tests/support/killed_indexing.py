@@ -5,7 +5,7 @@ import os
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-_IMPORTED = ["hcmi.retrieval.indexing", "transformers.models.clip.modeling_clip"]
+_IMPORTED = ["hcmi.retrieval.indexing.index_videos", "transformers.models.clip.modeling_clip"]
 
 
 def start(index: Path, model: str, videos: Path, seconds: float) -> BaseProcess:
@@ -21,7 +21,7 @@ def _run(index: Path, model: str, videos: Path, seconds: float) -> None:
     import torch
 
     from hcmi.retrieval import VideoIndex
-    from hcmi.retrieval.windows import WindowRule
+    from hcmi.retrieval.indexing.windows import WindowRule
 
     torch.set_num_threads(1)
     output = os.open(index.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)

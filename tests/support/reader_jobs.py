@@ -47,7 +47,7 @@ def work(folder: str, job: tuple, allow: Callable[[float], None]) -> Iterator[An
 
 def run_and_wait(folder: str) -> None:
     """A program: two processes begin jobs that take for ever."""
-    from hcmi.retrieval.reader_pool import ReaderPool
+    from hcmi.retrieval.indexing.reader_pool import ReaderPool
 
     with ReaderPool(work, folder, 2) as pool:
         pool.submit([("note", 3600), ("note", 3600)], 3600.0)

@@ -1,0 +1,1 @@
+"""Stretches of videos as files of their own."""

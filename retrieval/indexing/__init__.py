@@ -1,0 +1,1 @@
+"""From files to an index: cutting, reading and encoding them, whatever happens meanwhile."""
