@@ -19,13 +19,16 @@ _PICTURES, _SOUNDS, _PIXELS = {"h264", "vp9", "av1"}, {"aac", "mp3", "opus"}, {"
 
 class PlayableClips:
     """
-    Clips in a temporary folder that goes with the process. One of them is made at a time; any number of threads may
-    look for those that were.
+    Clips in a temporary folder. One of them is made at a time; any number of threads may look for those that were.
     """
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="hcmi-demo-")
         self._clips: OrderedDict[str, SavedClip] = OrderedDict()
+
+    def close(self) -> None:
+        """Removes the folder."""
+        self._folder.cleanup()
 
     def get(self, name: str) -> SavedClip | None:
         """The clip of this name, if it was made."""

@@ -4,7 +4,8 @@ import ipaddress
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,15 @@ def build_app(index: VideoIndex, hosts: Sequence[str] | None = LOCAL_HOSTS) -> A
     demo = Demo(index)
     media = HitMedia(index, demo.shown, demo.asking)
     routes: list[BaseRoute] = [*media.routes(), *demo.examples.routes()]
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, routes=routes)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        # The end of the process does not do it: SIGTERM ends it at once after this.
+        media.clips.close()
+        demo.examples.close()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, routes=routes, lifespan=lifespan)
     gradio.mount_gradio_app(
         app,
         _page(demo),

@@ -30,11 +30,15 @@ class Example(NamedTuple):
 
 
 class Examples:
-    """Examples in a temporary folder that goes with the process."""
+    """Examples in a temporary folder."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="hcmi-demo-")
         self._waiting: OrderedDict[str, Example] = OrderedDict()
+
+    def close(self) -> None:
+        """Removes the folder."""
+        self._folder.cleanup()
 
     def routes(self) -> list[Route]:
         """`POST /examples`: the body is the file, the answer its name."""

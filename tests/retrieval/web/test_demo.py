@@ -155,6 +155,16 @@ def test_only_so_many_clips_are_kept(index, monkeypatch):
     assert second.path.exists() and not first.path.exists()
 
 
+def test_nothing_stays_behind_of_what_was_made_and_sent(index, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with calling(index) as client:
+        address, _ = show(client, index, late_moment(index, ".avi")[0], "e.avi")
+        assert client.get(f"{address}/clip").status_code == 200
+        send(client, "a.mp4", b"some bytes")
+        assert sum(file.is_file() for file in tmp_path.glob("hcmi-*/*")) == 2
+    assert not list(tmp_path.glob("hcmi-*"))
+
+
 def test_what_is_gone_or_broken_is_told_in_words(client, index, folder):
     address, _ = show(client, index, "a red ring", "a.mp4")
     video = folder / "videos" / "a.mp4"
