@@ -7,11 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
 
-from .reader_process import Allow, Outcome, done, interrupts_held, serve
+from hcmi.worker_processes import interrupts_held
+
+from .reader_process import Allow, Outcome, done, serve
 
 _START_SECONDS = 300.0
 """What a process may take until it can work: importing torch from a slow disk."""
@@ -104,8 +105,6 @@ class ReaderPool:
         context = multiprocessing.get_context("spawn")
         connection, other = context.Pipe()
         process = context.Process(target=serve, args=(self._lifeline, other, self._task), daemon=True)
-        # It comes with the first process that is started, and would let interrupts through in the middle of that.
-        resource_tracker.ensure_running()
         with interrupts_held():
             process.start()
         other.close()

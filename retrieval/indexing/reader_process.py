@@ -1,14 +1,12 @@
 """What a reader process does, and how it ends with the process that has started it."""
 
-import os
 import pickle
-import signal
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
+
+from hcmi.worker_processes import begin
 
 Allow = Callable[[float], None]
 """Given to a job's work: says that it may take so many seconds longer."""
@@ -45,11 +43,7 @@ def done(work: Callable, shared: Any, job: Any, allow: Allow) -> Iterator[Outcom
 
 def serve(lifeline: Connection, connection: Any, task: bytes) -> None:
     """What a process does: says None when it can begin, then for every job the pieces, or how much longer it takes."""
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
-    # Unpickling imports for seconds, in which the process can be ended already.
-    work, shared = pickle.loads(task)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+    work, shared = begin(lifeline, task)
 
     def say(message: Any) -> None:
         connection.send_bytes(pickle.dumps(message, protocol=5))
@@ -59,23 +53,3 @@ def serve(lifeline: Connection, connection: Any, task: bytes) -> None:
         while True:
             for outcome in done(work, shared, connection.recv(), lambda seconds: say(float(seconds))):
                 say(tuple(outcome[1:]))
-
-
-def _end_with(lifeline: Connection) -> None:
-    """Ends this process when the other side closes the pipe, which also happens when the other process is killed."""
-    with suppress(EOFError, OSError):
-        lifeline.recv_bytes()
-    os._exit(1)
-
-
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Processes started inside never see a Ctrl-C, of which each would print a traceback; this one does right after."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 
@@ -26,3 +27,8 @@ def note_and_wait(folder: str, name: str) -> None:
     """As `note`, and then does not come to an end."""
     note(folder, name)
     time.sleep(600)
+
+
+def tell_held(connection: Connection) -> None:
+    """Sends whether this process holds interrupts back."""
+    connection.send(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))

@@ -2,22 +2,18 @@
 
 import math
 import multiprocessing
-import os
 import pickle
-import signal
-import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from hcmi.train.cores import one_thread
+from hcmi.worker_processes import begin, interrupts_held
 
 Shared = TypeVar("Shared")
 Job = TypeVar("Job")
@@ -75,7 +71,7 @@ def _run_in_processes(
     try:
         while waiting or running:
             # Few at a time: what is handed over is done even after an error, and waiting takes time for each.
-            with _interrupts_held():
+            with interrupts_held():
                 while waiting and len(running) < 2 * processes:
                     running.add(pool.submit(_work, waiting.popleft()))
             done, running = wait(running, _TICK, FIRST_COMPLETED)
@@ -100,33 +96,9 @@ _task: Callable[[Any], Any]
 
 def _begin(lifeline: Connection, task: bytes) -> None:
     """What a new process does first."""
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
-    # Unpickling imports for seconds, in which the process can be ended already.
     global _task
-    _task = partial(*pickle.loads(task))
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+    _task = partial(*begin(lifeline, task))
 
 
 def _work(job: Any) -> Any:
     return _task(job)
-
-
-def _end_with(lifeline: Connection) -> None:
-    """Ends this process when the other side closes the pipe, which also happens when the other process is killed."""
-    with suppress(EOFError, OSError):
-        lifeline.recv_bytes()
-    os._exit(1)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Processes started inside never see a Ctrl-C, of which each would print a traceback; this one does right after."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
