@@ -1,15 +1,13 @@
-"""What a training run is told: typed fields, a YAML file, and overrides on the command line."""
+"""What a training run is told: its fields, with their defaults, limits and help."""
 
-import argparse
 import os
-from collections.abc import Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .options import add_options, checked, option, read_fields
+from .options import checked, option
 
 MIXED_PRECISIONS = ("no", "bf16", "fp16")
 TRACKERS = ("tensorboard", "wandb", "none")
@@ -236,39 +234,3 @@ class TrainingArguments:
     def save(self, path: Path) -> None:
         """As a YAML file that `--config` takes."""
         path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
-
-
-def build_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Adds `--config` and an option for each field, with its group, help and default."""
-    parser.add_argument("--config", metavar="YAML", help="file with any of the fields below; the command line wins")
-    add_options(parser, fields(TrainingArguments))
-    return parser
-
-
-def from_namespace(namespace: argparse.Namespace) -> TrainingArguments:
-    """
-    The arguments of a run: the defaults, over them the file that `--config` names, over it the command line.
-
-    Args:
-        namespace: what `build_parser`'s parser made of the command line.
-
-    Raises:
-        ValueError: an unknown field in the file, or an impossible value, with the field's name.
-    """
-    known = {entry.name for entry in fields(TrainingArguments)}
-    given = {name: value for name, value in vars(namespace).items() if name in known}
-    return TrainingArguments(**{**_from_file(namespace.config, known), **given})
-
-
-def _from_file(name: str | None, known: Set[str]) -> dict[str, Any]:
-    if name is None:
-        return {}
-    path = Path(name)
-    content = read_fields(path, known)
-    # A path in the file is meant from the file's own folder.
-    if isinstance(content.get("model_config"), str) and content["model_config"] != "none":
-        content["model_config"] = str(path.parent / content["model_config"])
-    # YAML reads a bare `no` as false.
-    if content.get("mixed_precision") is False:
-        content["mixed_precision"] = "no"
-    return content

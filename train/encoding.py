@@ -62,6 +62,7 @@ def encode_videos(
     batch_size: int,
     num_workers: int = 0,
     reader_timeout: float = 300.0,
+    files: Sequence[str] | None = None,
     show_progress: bool = True,
     accelerator: Any = None,
 ) -> EncodedVideos:
@@ -74,6 +75,7 @@ def encode_videos(
         batch_size: videos encoded at once.
         num_workers: processes that run `source`; 0: this one does.
         reader_timeout: seconds that such a process may take for one video; 0: any time.
+        files: of the videos, named where such a process dies or takes too long.
         show_progress: draw a bar.
         accelerator: shares the videos out to its processes. All of them have to call, and all get the whole.
 
@@ -92,7 +94,7 @@ def encode_videos(
     )
     batches: list[_Unreadable | ChildProcessError | EncodedVideos] = []
     try:
-        with _bar(len(rows), "encoding videos", show_progress, accelerator) as bar, watch.explained(names):
+        with _bar(len(rows), "encoding videos", show_progress, accelerator) as bar, watch.explained(names, files):
             for batch in loader:
                 if isinstance(batch, _Unreadable):
                     batches = [batch]

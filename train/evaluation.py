@@ -102,6 +102,7 @@ def evaluate(
             batch_size=batch_size,
             num_workers=num_workers,
             reader_timeout=reader_timeout,
+            files=dataset["video"] if "video" in dataset.column_names else None,
             show_progress=show_progress,
             accelerator=accelerator,
         )

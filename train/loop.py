@@ -3,7 +3,6 @@
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,8 @@ from .attention import evaluation_attention
 from .building import build, build_step
 from .choosing import ModelChoice
 from .curves import draw_curves
-from .data.loading import TrainingBatches
-from .data.pairs import PairCollator
 from .data.unreadable import UnreadableVideos
 from .ema import ExponentialAverage
-from .evaluation import evaluate
 from .history import History
 from .interruption import Interruption
 from .lora import merged
@@ -33,9 +29,9 @@ from .recording import Recorder
 from .results import save_result
 from .resuming import Progress, Resuming, decided_by_one
 from .run_data import RunData
+from .run_evaluation import RunEvaluation
 from .sharding import whole
 from .step import NonFiniteLossError
-from .testing import final_result
 from .tracking import Tracker, require_tracker
 
 _RECORD_EVERY = 10  # steps
@@ -94,9 +90,9 @@ class _Training:
         self.resuming = Resuming(arguments, self.accelerator)
         self.data = RunData(arguments, self.accelerator)
         self.model, self.processor = build(arguments, (caption for own in self.data.captions for caption in own))
-        self.validation_frames = self.data.validation_frames(self.processor)
+        self.evaluation = RunEvaluation(arguments, self.accelerator, self.data, self.processor)
         self.unreadable = UnreadableVideos(self.data.video_ids, arguments.unreadable, arguments.max_unreadable)
-        self.batches = self._batches()
+        self.batches = self.data.training_batches(self.processor, self.unreadable)
         self.steps = arguments.epochs * len(self.batches)
         self.step = build_step(self.model, self.accelerator, arguments, len(self.batches))
         self.average: ExponentialAverage | None = None
@@ -150,29 +146,12 @@ class _Training:
     def test(self) -> TrainingOutcome | None:
         """The best model on the test split, from the video files; writes the result and the curves."""
         self.accelerator.wait_for_everyone()
-        arguments, folder = self.arguments, self.output / "model"
-        training = {
-            "epochs": arguments.epochs,
-            "videos": len(self.data.video_ids),
-            "pairs": len(self.batches.pairs),
-            "held_out": self.data.held_out,
-            **self.choice.summary(),
-            "unreadable": self.unreadable.summary(),
-            "steps": self.progress.steps,
-            "processes": self.accelerator.num_processes,
-            "seconds": self._seconds(),
-        }
-        measure = partial(
-            self._evaluate,
-            num_frames=arguments.frames_per_video,
-            num_workers=self.batches.num_workers,
-            reader_timeout=arguments.reader_timeout,
-        )
-        result = final_result(folder, self.data.testing, measure, self.accelerator, arguments.seed, training)
+        folder = self.output / "model"
+        result = self.evaluation.test(folder, self.batches.num_workers, self._summary())
         self.accelerator.end_training()
         if self.history is None:
             return None
-        curves, title = self.output / "curves.png", f"{arguments.benchmark}, seed {arguments.seed}"
+        curves, title = self.output / "curves.png", f"{self.arguments.benchmark}, seed {self.arguments.seed}"
         draw_curves(self.history.of_kind("step"), self.history.of_kind("epoch"), curves, title)
         result_file = save_result(result, self.output / "result.json")
         return TrainingOutcome(folder, result_file, curves, self.history.path, result)
@@ -180,18 +159,6 @@ class _Training:
     def _begin_tracking(self) -> None:
         if self.arguments.tracker != "none":
             self.tracker = Tracker(self.accelerator, self.arguments, self.progress.steps)
-
-    def _batches(self) -> TrainingBatches:
-        arguments, tokenizer = self.arguments, self.processor.tokenizer
-        return TrainingBatches(
-            self.accelerator,
-            self.data.training_pairs(self.processor),
-            PairCollator(tokenizer, arguments.frames_per_video, tokenizer.model_max_length),
-            self.unreadable,
-            batch_size=arguments.batch_size,
-            num_workers=arguments.num_workers,
-            timeout=arguments.reader_timeout,
-        )
 
     def _epoch(self, interruption: Interruption) -> None:
         """The epoch's steps that are not done yet, and a checkpoint after the last."""
@@ -250,15 +217,24 @@ class _Training:
 
     def _validated(self, model: HCMIModel) -> float | None:
         """R@1 of a model on the validation split, if there is one."""
-        if self.data.validation is None:
+        measured = self.evaluation.validate(model)
+        if measured is None:
             return None
-        options = {"frames_for": self.validation_frames, "show_progress": False}
-        measured = self._evaluate(model, self.data.validation, **options)
         return self.recorder.validated(self.progress.epoch, self.arguments.epochs, measured)["combined"]
 
-    def _evaluate(self, model: HCMIModel, dataset: Any, **options: Any) -> dict[str, Any]:
-        batch_size = self.arguments.evaluation_batch_size
-        return evaluate(model, self.processor, dataset, batch_size=batch_size, accelerator=self.accelerator, **options)
+    def _summary(self) -> dict[str, Any]:
+        """What the training took, for the result."""
+        return {
+            "epochs": self.arguments.epochs,
+            "videos": len(self.data.video_ids),
+            "pairs": len(self.batches.pairs),
+            "held_out": self.data.held_out,
+            **self.choice.summary(),
+            "unreadable": self.unreadable.summary(),
+            "steps": self.progress.steps,
+            "processes": self.accelerator.num_processes,
+            "seconds": self._seconds(),
+        }
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started

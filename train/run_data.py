@@ -16,8 +16,10 @@ from .data.benchmark_info import benchmark_info
 from .data.benchmarks import load_benchmark
 from .data.candidates import DecodedCandidates, PreparedCandidates
 from .data.frame_sources import CandidateFrames, FileFrames, FrameSource
-from .data.pairs import TrainingPairs
+from .data.loading import TrainingBatches
+from .data.pairs import PairCollator, TrainingPairs
 from .data.prepared_frames import frame_folder, prepare_frames
+from .data.unreadable import UnreadableVideos
 
 
 class RunData:
@@ -30,7 +32,7 @@ class RunData:
 
     Attributes:
         testing, validation: the data sets; no validation where the last epoch is chosen.
-        captions, video_ids: of each row that is trained on.
+        captions, video_ids, files: of each row that is trained on.
         held_out: rows of the training split that are not trained on, as their videos choose the model.
 
     Raises:
@@ -44,12 +46,23 @@ class RunData:
         self.validation = self._load("validation") if arguments.choose == "validation" else None
         self._rows = _not_validated(self._training, self.validation)
         self.held_out = len(self._training) - len(self._rows)
-        self.captions, self.video_ids = (self._training.select(self._rows)[name] for name in ("captions", "video_id"))
+        columns = self._training.select(self._rows)
+        self.captions, self.video_ids, self.files = (columns[name] for name in ("captions", "video_id", "video"))
 
-    def training_pairs(self, processor: HCMIProcessor) -> TrainingPairs:
-        """The pairs that an epoch goes through."""
+    def training_batches(self, processor: HCMIProcessor, unreadable: UnreadableVideos) -> TrainingBatches:
+        """The pairs that an epoch goes through, batch by batch; `unreadable` is told of videos that cannot be read."""
+        arguments, tokenizer = self.arguments, processor.tokenizer
         frames = self._frames(processor, self._training, self._rows)
-        return TrainingPairs(self.captions, frames, self.arguments.seed, self.arguments.epoch_over)
+        return TrainingBatches(
+            self.accelerator,
+            TrainingPairs(self.captions, frames, arguments.seed, arguments.epoch_over),
+            PairCollator(tokenizer, arguments.frames_per_video, tokenizer.model_max_length),
+            unreadable,
+            batch_size=arguments.batch_size,
+            num_workers=arguments.num_workers,
+            timeout=arguments.reader_timeout,
+            files=self.files,
+        )
 
     def validation_frames(self, processor: HCMIProcessor) -> FrameSource | None:
         """The frames of the videos that the model is chosen by."""

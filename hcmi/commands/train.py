@@ -9,7 +9,7 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hcmi train`: one for each field of `TrainingArguments`."""
-    from hcmi.train.arguments import build_parser
+    from hcmi.train.command_line import build_parser
 
     build_parser(parser)
 
@@ -18,7 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs `hcmi train`."""
     from transformers.utils import logging
 
-    from hcmi.train.arguments import from_namespace
+    from hcmi.train.command_line import from_namespace
     from hcmi.train.loop import train
     from hcmi.train.results import format_result
 

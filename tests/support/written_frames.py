@@ -1,4 +1,4 @@
-"""A source of frames without videos, which tells what was asked of it and fails where it is told to."""
+"""Sources of frames that fail where they are told to; one of them without videos."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import time
 import torch
 
 from hcmi.processing import VideoReadError
-from hcmi.train.data.frame_sources import VideoFrames
+from hcmi.train.data.frame_sources import FileFrames, VideoFrames
 
 
 class WrittenFrames:
@@ -39,3 +39,21 @@ class WrittenFrames:
             frames[1] = sum(seed.encode()) % 256
             views.append(VideoFrames(frames, torch.tensor([0.0, 1.0]), (row, seed)))
         return views
+
+
+class DeadlyFiles(FileFrames):
+    """Decoded from files; row 5 ends the process."""
+
+    def sample(self, row, seeds):
+        if row == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().sample(row, seeds)
+
+
+class EndlessFiles(FileFrames):
+    """Decoded from files; row 5 takes for ever."""
+
+    def sample(self, row, seeds):
+        if row == 5:
+            time.sleep(3600)
+        return super().sample(row, seeds)

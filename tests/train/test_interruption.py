@@ -8,7 +8,7 @@ from training_runs import checkpoints, differing, records, weights
 from hcmi.modeling_hcmi import HCMIModel
 from hcmi.processing import HCMIProcessor
 from hcmi.train import checkpoints as checkpoints_module
-from hcmi.train import loop
+from hcmi.train import loop, run_evaluation
 from hcmi.train.interruption import Interruption
 from hcmi.train.recording import Recorder
 
@@ -99,7 +99,7 @@ def test_another_ctrl_c_does_not_disturb_the_writing(run, ctrl_c_in, monkeypatch
 
 
 def test_ctrl_c_in_a_validation_goes_on_there(whole, run, monkeypatch, tmp_path):
-    real, calls = loop.evaluate, []
+    real, calls = run_evaluation.evaluate, []
 
     def evaluate(*args, **options):
         calls.append(1)
@@ -108,7 +108,7 @@ def test_ctrl_c_in_a_validation_goes_on_there(whole, run, monkeypatch, tmp_path)
         return real(*args, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "evaluate", evaluate)
+        patch.setattr(run_evaluation, "evaluate", evaluate)
         run(tmp_path, **FIELDS)
     assert checkpoints(tmp_path) == ["step-00000004", "step-00000008"]
     assert not differing(weights(tmp_path / "model"), weights(tmp_path / "checkpoints" / "step-00000004"))

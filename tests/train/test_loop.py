@@ -11,8 +11,8 @@ from training_runs import differing, records, steps, weights
 from hcmi.cli import main
 from hcmi.modeling_hcmi import LEVELS, HCMIModel
 from hcmi.processing import HCMIProcessor
-from hcmi.train import loop
-from hcmi.train.arguments import build_parser, from_namespace
+from hcmi.train import loop, run_evaluation
+from hcmi.train.command_line import build_parser, from_namespace
 from hcmi.train.data.benchmarks import protocols
 from hcmi.train.data.shape_stories import load_shape_stories
 from hcmi.train.loop import NonFiniteLossError
@@ -132,7 +132,7 @@ def test_learning_rates_rise_and_fall_along_a_cosine(run, monkeypatch, tmp_path)
 @pytest.mark.parametrize(("recalls", "chosen"), [([10, 30, 20], 2), ([20, 20, 10], 1), ([0, 0, 5], 3)])
 def test_the_best_epoch_on_validation_is_kept_and_tested_once(run, models, monkeypatch, tmp_path, recalls, chosen):
     calls = []
-    real = loop.evaluate
+    real = run_evaluation.evaluate
 
     def evaluate(model, processor, dataset, **options):
         split = dataset["video_id"][0].split("_")[0]
@@ -142,7 +142,7 @@ def test_the_best_epoch_on_validation_is_kept_and_tested_once(run, models, monke
             measured["levels"]["combined"]["text_to_video"]["R@1"] = float(recalls[len(calls) - 1])
         return measured
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(run_evaluation, "evaluate", evaluate)
     outcome = run(tmp_path, epochs=3)
     assert [split for split, _ in calls] == ["validation"] * 3 + ["test"]
     kept = weights(outcome.model)
@@ -154,8 +154,8 @@ def test_the_best_epoch_on_validation_is_kept_and_tested_once(run, models, monke
 
 def test_the_last_epoch_is_kept_without_validation(run, models, monkeypatch, tmp_path):
     measured = []
-    real = loop.evaluate
-    monkeypatch.setattr(loop, "evaluate", lambda *a, **options: measured.append(a[2]) or real(*a, **options))
+    real = run_evaluation.evaluate
+    monkeypatch.setattr(run_evaluation, "evaluate", lambda *a, **options: measured.append(a[2]) or real(*a, **options))
     outcome = run(tmp_path, epochs=2, choose="last")
     assert [dataset["video_id"][0].split("_")[0] for dataset in measured] == ["test"]
     assert not differing(weights(outcome.model), models[0][0].state_dict())

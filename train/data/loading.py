@@ -1,6 +1,6 @@
 """Training pairs as batches on the device, read ahead by other processes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,6 +89,7 @@ class TrainingBatches:
         pairs, collator, batch_size, timeout: as for `make_loader`.
         num_workers: reader processes of this process; `None`: `reader_count`.
         unreadable: what is done about videos that cannot be read.
+        files: of the rows' videos, named where a reader process dies or takes too long.
 
     Attributes:
         clock: how long the run waits for data, in the current epoch or the last.
@@ -108,6 +109,7 @@ class TrainingBatches:
         batch_size: int,
         num_workers: int | None = None,
         timeout: float = 300.0,
+        files: Sequence[str] | None = None,
     ) -> None:
         processes = accelerator.num_processes
         if batch_size % processes:
@@ -117,6 +119,7 @@ class TrainingBatches:
         self.accelerator = accelerator
         self.pairs = pairs
         self.unreadable = unreadable
+        self.files = files
         self.num_workers = num_workers
         self.clock = WaitClock()
         self._padding = {"input_ids": collator.tokenizer.pad_token_id}
@@ -158,7 +161,7 @@ class TrainingBatches:
         self.clock = WaitClock()
         loader = skip_first_batches(self._loader, skip * self._parts) if skip else self._loader
         assert self.pairs.watch is not None
-        with self.pairs.watch.explained(self.unreadable.names):
+        with self.pairs.watch.explained(self.unreadable.names, self.files):
             groups = grouped(self._readable(loader), self._parts)
             yield self.clock.over(on_device(groups, self._padding, self.accelerator.device))
             self.unreadable.share(self.accelerator)

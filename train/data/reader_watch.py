@@ -43,7 +43,7 @@ class ReaderWatch:
             note[1] = 0
 
     @contextmanager
-    def explained(self, names: Sequence[str]) -> Iterator[None]:
+    def explained(self, names: Sequence[str], files: Sequence[str] | None = None) -> Iterator[None]:
         """
         Inside, the end of a reader process is told with what it was reading. After any error no reader is left.
 
@@ -51,6 +51,7 @@ class ReaderWatch:
 
         Args:
             names: of the rows' videos.
+            files: that these are in, to be told too.
 
         Raises:
             ChildProcessError: a reader process was ended by a signal, or by itself, or took too long.
@@ -58,7 +59,7 @@ class ReaderWatch:
         try:
             yield
         except BaseException as error:
-            told = self._told(names)
+            told = self._told(names, files)
             # A loader that an error keeps alive waits for its readers, seconds for each, when it goes at last.
             self._end_readers()
             # A dead reader's data may also arrive as a broken connection.
@@ -73,14 +74,16 @@ class ReaderWatch:
             if process.pid in noted:
                 process.terminate()
 
-    def _told(self, names: Sequence[str]) -> list[str]:
+    def _told(self, names: Sequence[str], files: Sequence[str] | None) -> list[str]:
         """A sentence for each reader that is no more and was reading."""
         alive = {process.pid for process in multiprocessing.active_children()}
         told = []
         for process, noted, since in self._notes.tolist():
             if not noted or process in alive:
                 continue
-            video = f"video {str(names[noted - 1])!r} (row {noted - 1})"
+            row = noted - 1
+            place = "" if files is None else f", file {files[row]}"
+            video = f"video {str(names[row])!r} (row {row}{place})"
             seconds = (time.monotonic_ns() - since) / 1e9
             if 0 < self.time_limit <= seconds:
                 told.append(f"{video} was not read within {self.time_limit:g} seconds, the limit for one video")

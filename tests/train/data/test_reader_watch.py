@@ -44,6 +44,13 @@ def test_the_row_that_a_dead_reader_was_at_is_told():
         read_all(ReaderWatch(2, 60), fails_at(2, lambda: os._exit(3)))
 
 
+def test_its_file_is_told_too():
+    watch, files = ReaderWatch(1, 60), [f"/videos/{name}.mp4" for name in NAMES]
+    with pytest.raises(ChildProcessError, match=r"'town' \(row 2, file /videos/town\.mp4\) ended"):  # noqa: SIM117
+        with watch.explained(NAMES, files):
+            list(DataLoader(Rows(watch, fails_at(2, lambda: os._exit(3))), num_workers=1))
+
+
 def test_a_reader_that_takes_too_long_is_ended():
     with pytest.raises(ChildProcessError, match=r"'hill' \(row 1\) was not read within 0.3 seconds"):
         read_all(ReaderWatch(2, 0.3), fails_at(1, lambda: time.sleep(600)))
