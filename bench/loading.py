@@ -2,11 +2,12 @@
 
     python bench/loading.py [--videos FOLDER] [--workers 0 1 2 4] [--views 2] [--json FILE]
 
-Without a folder it writes H.264 files. The batches come through the loader of training. "CPU ms" is the processor's
-time for one video in this process and all readers; the limit beside it is what cannot be left out: for files the
-decoding alone, of packets that lie in memory, up to the last wanted frame of each group; for raw frames one copy of
-their bytes at the speed of a large copy; for JPEG frames the decompression alone. All on one core, and all files come
-from the system's cache, not from the disk. Reading from files can pass its limit: it leaves out frames that no other
+Two CPU cores take some minutes. Without a folder it writes H.264 files. The batches come through the loader of
+training. "CPU ms" is the processor's time for one video in this process and all readers; the limit beside it is what
+cannot be left out: for files the decoding alone, of packets that lie in memory, up to the last wanted frame of each
+group; for raw frames one copy of their bytes at the speed of a large copy; for JPEG frames the decompression alone. All
+on one core, and all files come from the system's cache, not from the disk. "limit/s" is the videos per second that this
+gives on as many cores as there are readers. Reading from files can pass its limit: it leaves out frames that no other
 one needs. The first epoch is not timed. Without readers this process reads with --threads threads, as training does on
 a CPU; threads that wait for each other count as working.
 """
@@ -61,6 +62,7 @@ class Settings:
     batch: int = 8
     least_seconds: float = 5.0
     threads: int = 1
+    seed: int = 0
     device: str = "cpu"
 
 
@@ -85,6 +87,7 @@ def main() -> int:
     parser.add_argument("--least-seconds", type=float, default=5.0, help="of each row (default: %(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", help="reader processes (default: 0 1 2 and all cores)")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of this process (default: all cores)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     arguments = vars(parser.parse_args())
@@ -98,7 +101,8 @@ def main() -> int:
         files = written(Path(own), settings) if folder is None else found(folder, settings.count)
         rows = measure(files, Path(own), settings, workers)
     print(table(rows))
-    print(f"{hardware(settings.device)}, torch {torch.__version__}; {len(files)} videos, {settings}")
+    packages = ", ".join(f"{package} {version}" for package, version in versions().items())
+    print(f"{len(files)} videos, {settings}\n{hardware(settings.device)}; {packages}")
     if file:
         report = {"settings": asdict(settings), "rows": rows}
         report |= {"hardware": hardware(settings.device), "versions": versions()}
@@ -139,7 +143,10 @@ def measure(files: list[Path], folder: Path, settings: Settings, workers: list[i
         limit = least(LIMITS[name](source, files, settings))
         for number in workers:
             figures = loaded(source, processor.tokenizer, len(files), number, settings)
-            rows.append({"source": name, "workers": number, **figures, "limit_cpu_milliseconds": limit * 1000})
+            # Without readers this process is one; more of them than cores do not decode more.
+            limits = {"limit_cpu_milliseconds": limit * 1000}
+            limits["limit_videos_per_second"] = min(max(number, 1), usable_cores()) / limit
+            rows.append({"source": name, "workers": number, **figures, **limits})
     return rows
 
 
@@ -150,7 +157,7 @@ def loaded(source: FrameSource, tokenizer: Any, videos: int, workers: int, setti
     names = [str(row) for row in range(videos)]
     batches = TrainingBatches(
         accelerator,
-        TrainingPairs([[CAPTION]] * videos, source, seed=0),
+        TrainingPairs([[CAPTION]] * videos, source, settings.seed),
         PairCollator(tokenizer, settings.frames, 32),
         UnreadableVideos(names),
         batch_size=min(settings.batch, videos),
@@ -248,14 +255,14 @@ def least(works: list[Callable[[], Any]], repeats: int = 5) -> float:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """For people."""
-    columns = ("workers", "videos/s", "frames/s", "CPU ms/video", "limit ms", "of the limit")
+    columns = ("workers", "videos/s", "frames/s", "limit/s", "CPU ms/video", "limit ms", "of the limit")
     lines = [f"{'frames from':12s}" + "".join(f"{column:>14s}" for column in columns)]
     for row in rows:
         share = row["limit_cpu_milliseconds"] / row["cpu_milliseconds"]
-        lines.append(
-            f"{row['source']:12s}{row['workers']:14d}{row['videos_per_second']:14.1f}{row['frames_per_second']:14.0f}"
-            f"{row['cpu_milliseconds']:14.2f}{row['limit_cpu_milliseconds']:14.2f}{share:14.0%}"
-        )
+        cells = [f"{row['workers']:14d}", f"{row['videos_per_second']:14.1f}", f"{row['frames_per_second']:14.0f}"]
+        cells += [f"{row['limit_videos_per_second']:14.1f}", f"{row['cpu_milliseconds']:14.2f}"]
+        cells += [f"{row['limit_cpu_milliseconds']:14.2f}", f"{share:14.0%}"]
+        lines.append(f"{row['source']:12s}" + "".join(cells))
     return "\n".join(lines)
 
 

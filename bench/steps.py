@@ -39,6 +39,7 @@ class Settings:
     gradient_checkpointing: bool = False
     chunk_size: int = 0
     threads: int = 1
+    seed: int = 0
     warmup: int = 1
     repeats: int = 3
     matrix: int = 2048
@@ -141,7 +142,7 @@ def info_nce(text: torch.Tensor, video: torch.Tensor, scale: torch.Tensor) -> to
 
 
 def new_model(settings: Settings) -> HCMIModel:
-    torch.manual_seed(0)
+    torch.manual_seed(settings.seed)
     model = HCMIModel._from_config(settings.config(), attn_implementation=ATTENTION[settings.attention])
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -150,7 +151,7 @@ def new_model(settings: Settings) -> HCMIModel:
 
 def new_batch(settings: Settings, views: int) -> dict[str, torch.Tensor]:
     """As `PairCollator` makes it: texts of a quarter to the whole of `words` tokens, videos of all their frames."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(settings.seed)
     config = settings.config()
     shape = (settings.batch, settings.frames)
     lengths = torch.randint(settings.words // 4, settings.words + 1, (settings.batch,), generator=generator)

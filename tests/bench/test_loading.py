@@ -45,8 +45,14 @@ def test_every_source_is_read_with_every_number_of_workers(rows):
 
 
 def test_a_row_shows_the_limit(rows):
-    row = rows[0] | {"cpu_milliseconds": 8.0, "limit_cpu_milliseconds": 2.0}
-    assert bench.table([row]).splitlines()[1].split()[-3:] == ["8.00", "2.00", "25%"]
+    limits = {"limit_videos_per_second": 500.0, "limit_cpu_milliseconds": 2.0}
+    row = rows[0] | {"cpu_milliseconds": 8.0} | limits
+    assert bench.table([row]).splitlines()[1].split()[-4:] == ["500.0", "8.00", "2.00", "25%"]
+
+
+def test_one_process_has_the_limit_of_one_core(rows):
+    for row in rows:
+        assert row["limit_videos_per_second"] == pytest.approx(1000 / row["limit_cpu_milliseconds"])
 
 
 def test_the_limit_of_files_decodes_up_to_the_last_wanted_frame(files, monkeypatch):

@@ -22,11 +22,12 @@ def load(name):
     return module
 
 
-flops, steps, bench = (load(name) for name in ("flops", "steps", "train_step"))
+flops, steps, report_of, bench = (load(name) for name in ("flops", "steps", "step_report", "train_step"))
 
 SETTINGS = steps.Settings(
     model="small", batch=3, frames=5, image_size=32, words=9, attention="eager", warmup=0, repeats=2, matrix=32
 )
+ON_AN_ABACUS = {"hardware": "an abacus", "versions": {"beads": "9"}}
 SIZES = {"batch": 3, "frames": 5, "words": 9}
 
 
@@ -106,10 +107,46 @@ def test_every_way_is_measured_and_compared():
 
     for way, seconds in zip(ways, (2.0, 4.0, 5.0, 6.0), strict=True):
         ways[way] |= {"cpu_seconds": seconds, "seconds": seconds}
-    report = bench.compared(ways, SETTINGS)
+    report = report_of.compared(ways, SETTINGS)
     assert report["head_and_objective"]["added"] == pytest.approx(0.25)
     assert report["head_and_objective"]["of_bare_towers"] == pytest.approx(0.5)
     assert report["second_view"]["added"] == pytest.approx(0.2)
-    table = bench.table(report | {"settings": vars(SETTINGS), "hardware": "an abacus"})
-    assert "HCMI's head and objective add 25.0% of processor time" in table and "an abacus" in table
+    table = report_of.table(report | {"settings": vars(SETTINGS)} | ON_AN_ABACUS)
+    assert "HCMI's head and objective add 25.0% of processor time" in table and "an abacus; beads 9" in table
+    assert "seed 0" in table
     assert all(f"\n{way}" in table for way in steps.WAYS)
+
+
+def measured(seconds, flop):
+    breakdown = {"backward": 0.8, "clipping": 0.05, "optimizer": 0.15}
+    return {
+        "seconds": seconds, "cpu_seconds": 2 * seconds, "samples_per_second": 3 / seconds, "flop": flop,
+        "flop_per_second": flop / seconds, "matrix_flop_per_second": 1000.0, "share_of_matrix_rate": 0.5,
+        "gigabytes": 1.0, "breakdown": breakdown,
+    }  # fmt: skip
+
+
+def test_samples_per_second_beside_what_the_bare_towers_speed_gives():
+    # The towers: 3 samples and 400 FLOPs in 2 s. At their speed the 600 FLOPs of HCMI take 3 s, and it takes 4.
+    ways = dict(zip(steps.WAYS, (measured(2, 400), measured(3, 400), measured(3, 500), measured(4, 600)), strict=True))
+    report = report_of.compared(ways, SETTINGS)
+    beside = report["beside_bare_towers"]["HCMI"]
+    assert (beside["samples_per_second"], beside["at_their_speed"]) == (0.75, 1.0)
+    assert (beside["share"], beside["share_of_cpu_time"]) == (0.75, 0.75)
+    assert beside["share_without_optimizer"] == pytest.approx(3 / (4 * 0.8))
+    assert report["limit_seconds"] == pytest.approx(0.6)
+    lines = report_of.table(report | {"settings": vars(SETTINGS)} | ON_AN_ABACUS).splitlines()
+    heads = lines.index(next(line for line in lines if "at their speed" in line and "share of it" in line))
+    assert lines[heads + 2].split() == ["HCMI", "0.750", "1.000", "75.0%", "93.8%", "75.0%"]
+
+
+def test_one_way_alone_is_told_without_comparisons():
+    report = report_of.compared({"HCMI": measured(4, 600)}, SETTINGS)
+    assert set(report) == {"ways", "clock", "limit_of", "limit_seconds"}
+    table = report_of.table(report | {"settings": vars(SETTINGS)} | ON_AN_ABACUS)
+    assert "limit of HCMI" in table and "towers alone" not in table and "at their speed" not in table
+
+
+def test_the_seed_decides_weights_and_batch():
+    first, same, other = (steps.hcmi(replace(SETTINGS, seed=seed), steps.Stopwatch(SETTINGS))() for seed in (1, 1, 2))
+    assert first == same != other
