@@ -15,6 +15,7 @@ from transformers.utils.generic import can_return_tuple
 from .aggregation_hcmi import HCMIAggregation, HCMIAttention, HCMIFeedForward
 from .backbones_hcmi import BACKBONES, LAST_TOKEN, build_towers, find_backbone, special_tokens
 from .configuration_hcmi import CONVERTING, LEVELS, UNTRAINED_INFERENCE_WEIGHTS, HCMIConfig
+from .downloads_hcmi import checked_downloads
 from .features_hcmi import HCMITextFeatures, HCMIVideoFeatures
 from .hierarchy_hcmi import HCMIHierarchy, HCMITokenWeights
 from .interaction_hcmi import HCMISimilarity, batch_similarity, blockwise_similarity
@@ -72,17 +73,21 @@ class HCMIPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """
-        As for every transformers model, but whole: a weight that the checkpoint lacks is no random one. Who asks for
-        `output_loading_info` gets the model as it is, and is told what is missing.
+        As for every transformers model, but whole: a weight that the checkpoint lacks is no random one, and what is
+        downloaded is what the Hub has. Who asks for `output_loading_info` gets the model as it is, and is told what is
+        missing.
 
         Raises:
-            ValueError: the checkpoint is another model's, or lacks weights.
+            ValueError: the checkpoint is another model's, lacks weights, or did not arrive as the Hub has it.
             OSError: there is no checkpoint of that name.
         """
-        if pretrained_model_name_or_path is None or kwargs.get("output_loading_info"):
-            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
-        kwargs["output_loading_info"] = True
-        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        asked = kwargs.pop("output_loading_info", False)
+        with checked_downloads(pretrained_model_name_or_path, kwargs.get("cache_dir")):
+            loaded: Any = super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+            )
+        if pretrained_model_name_or_path is None or asked:
+            return loaded if asked else loaded[0]
         model, loading = loaded
         if missing := sorted(loading["missing_keys"]):
             raise ValueError(

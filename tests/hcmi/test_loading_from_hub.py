@@ -63,11 +63,15 @@ found["hcmi"] = outputs(model, processor, VIDEOS, QUERIES)
 model, processor = AutoModel.from_pretrained(NAME), AutoProcessor.from_pretrained(NAME)
 assert (type(model), type(processor)) == (HCMIModel, HCMIProcessor)
 found["auto"] = outputs(model, processor, VIDEOS, QUERIES)
-older = HCMIModel.from_pretrained(NAME, revision="v1")
-found["v1"] = outputs(older, HCMIProcessor.from_pretrained(NAME, revision="v1"), VIDEOS, QUERIES)
 find = pipeline("text-video-retrieval", model=NAME)
 assert type(find) is HCMIRetrievalPipeline
 found["pipeline"] = find(QUERIES, videos=VIDEOS)
+if MODE == "offline":
+    print(json.dumps(found))
+    raise SystemExit
+older = HCMIModel.from_pretrained(NAME, revision="v1")
+found["v1"] = outputs(older, HCMIProcessor.from_pretrained(NAME, revision="v1"), VIDEOS, QUERIES)
+found["pipeline v1"] = pipeline("text-video-retrieval", model=NAME, revision="v1")(QUERIES, videos=VIDEOS)
 from huggingface_hub import ModelCard
 names = run_card(ModelCard.load(NAME).text)
 assert type(names["model"]) is HCMIModel and type(names["find"]) is HCMIRetrievalPipeline
@@ -83,9 +87,11 @@ found["no revision"] = message(HCMIModel.from_pretrained, NAME, revision="v9")
 found["no HCMI"] = message(pipeline, "text-video-retrieval", model="tester/bert")
 found["no model"] = message(HCMIModel.from_pretrained, "tester/empty")
 found["another model"] = message(HCMIModel.from_pretrained, "tester/bert")
+found["no processor"] = message(HCMIProcessor.from_pretrained, "tester/empty")
 found["no hierarchy"] = message(AutoModel.from_pretrained, "tester/towers")
 for broken in ("truncated", "reshaped", "shortened"):
     found[broken] = message(AutoModel.from_pretrained, f"tester/{broken}")
+found["tampered"], found["tampered again"] = [message(AutoModel.from_pretrained, "tester/tampered") for _ in "12"]
 
 from datasets import load_dataset
 found["data set"] = load_dataset("tester/captions", split="train").to_list()
@@ -110,6 +116,8 @@ if MODE == "online":
     found["piped"] = pipeline("text-video-retrieval", model="tester/piped", **trust)(QUERIES, videos=VIDEOS)
     older = AutoModel.from_pretrained(NAME, revision="v1", **trust)
     found["v1"] = outputs(older, AutoProcessor.from_pretrained(NAME, revision="v1", **trust), VIDEOS, QUERIES)
+    find = pipeline("text-video-retrieval", model=NAME, revision="v1", **trust)
+    found["pipeline v1"] = find(QUERIES, videos=VIDEOS)
     from huggingface_hub import ModelCard
     found["card"] = run_card(ModelCard.load(NAME).text)["hits"]
     from huggingface_hub import snapshot_download
@@ -117,7 +125,7 @@ if MODE == "online":
     found["folder"] = find(QUERIES, videos=VIDEOS)
     found["not trusted"] = message(AutoModel.from_pretrained, NAME, trust_remote_code=False)
     found["private"] = message(AutoModel.from_pretrained, "tester/secret", token=False, **trust)
-    for broken in ("truncated", "towers"):
+    for broken in ("truncated", "tampered", "towers"):
         found[broken] = message(AutoModel.from_pretrained, f"tester/{broken}", **trust)
 found["modules"] = [getattr(module, "__file__", None) or "" for module in sys.modules.values()]
 print(json.dumps(found))
@@ -145,6 +153,10 @@ def changed_header(weights: bytes, change) -> bytes:
     return len(text).to_bytes(8, "little") + text + weights[8 + size :]
 
 
+def last_bit_changed(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
 def publish_broken(hub: Hub) -> None:
     """Variants of the published model that nobody should load."""
     good = hub.files(NAME)
@@ -157,10 +169,14 @@ def publish_broken(hub: Hub) -> None:
     hub.put("tester/reshaped", good | {"model.safetensors": changed_header(weights, reshape)})
     towers = {name: tensor for name, tensor in safetensors.torch.load(weights).items() if "hierarchy" not in name}
     hub.put("tester/towers", good | {"model.safetensors": safetensors.torch.save(towers, {"format": "pt"})})
-    # What arrives is shorter than what was promised.
-    hub.put("tester/shortened", good | {"model.safetensors": weights + b" "})
-    file = hub.model("tester/shortened").commits[hub.model("tester/shortened").branches["main"]]["model.safetensors"]
-    hub.blobs[file.oid] = weights[:-100]
+    # What arrives is shorter than what was promised, or as long and another file.
+    for name, promised, sent in (
+        ("tester/shortened", weights + b" ", weights[:-100]),
+        ("tester/tampered", last_bit_changed(weights), weights),
+    ):
+        hub.put(name, good | {"model.safetensors": promised})
+        file = hub.model(name).commits[hub.model(name).branches["main"]]["model.safetensors"]
+        hub.blobs[file.oid] = sent
 
 
 def publish_others(hub: Hub, folder: Path) -> None:
@@ -254,9 +270,22 @@ def loaded(hub: Hub, place: Path, code: str, home: str, mode: str = "online", **
     return run_fresh(OUTPUTS + code, environment(hub, place / home, **variables), place, words, package=package)
 
 
+def loaded_offline(hub: Hub, place: Path, code: str, home: str) -> dict:
+    """From the cache that the process before has filled."""
+    asked = len(hub.requests)
+    found = loaded(hub, place, code, home, "offline", HF_HUB_OFFLINE="1")
+    assert len(hub.requests) == asked
+    return found
+
+
 @pytest.fixture(scope="module")
 def with_package(hub, place):
     return loaded(hub, place, WITH_THE_PACKAGE, "with")
+
+
+@pytest.fixture(scope="module")
+def offline_with_package(hub, place, with_package):
+    return loaded_offline(hub, place, WITH_THE_PACKAGE, "with")
 
 
 @pytest.fixture(scope="module")
@@ -266,11 +295,7 @@ def without_package(hub, place):
 
 @pytest.fixture(scope="module")
 def offline(hub, place, without_package):
-    """From the cache that the process before has filled."""
-    asked = len(hub.requests)
-    found = loaded(hub, place, WITHOUT_THE_PACKAGE, "without", "offline", HF_HUB_OFFLINE="1")
-    assert len(hub.requests) == asked
-    return found
+    return loaded_offline(hub, place, WITHOUT_THE_PACKAGE, "without")
 
 
 def assert_close(found, wanted):
@@ -293,13 +318,18 @@ def test_with_the_package_outputs_are_the_same(with_package, expected, way):
     assert_close(with_package[way], expected["v2"]["outputs"])
 
 
+@pytest.mark.parametrize("way", ["hcmi", "auto"])
+def test_offline_the_package_finds_the_same_in_the_cache(offline_with_package, expected, way):
+    assert_close(offline_with_package[way], expected["v2"]["outputs"])
+
+
 @pytest.mark.parametrize("way", ["auto", "pushed"])
 def test_without_the_package_outputs_are_the_same(without_package, expected, way):
     assert_close(without_package[way], expected["v2"]["outputs"])
 
 
-def test_the_pipeline_ranks_alike_everywhere(with_package, without_package, offline, expected):
-    for found in (with_package, without_package, offline):
+def test_the_pipeline_ranks_alike_everywhere(with_package, without_package, offline, offline_with_package, expected):
+    for found in (with_package, without_package, offline, offline_with_package):
         assert_same_hits(found["pipeline"], expected["v2"]["hits"])
     for way in ("folder", "piped", "saved"):
         assert_same_hits(without_package[way], expected["v2"]["hits"])
@@ -316,6 +346,7 @@ def test_revisions_are_told_apart(with_package, without_package, expected):
     assert not torch.allclose(torch.tensor(older[-1]), torch.tensor(newer[-1]), atol=1e-3)
     for found in (with_package, without_package):
         assert_close(found["v1"], older)
+        assert_same_hits(found["pipeline v1"], expected["v1"]["hits"])
 
 
 def test_offline_the_cache_is_enough(offline, expected):
@@ -368,10 +399,13 @@ def test_a_data_set_of_the_server_can_be_read(with_package):
         ("no HCMI", "text-video-retrieval needs an HCMIModel, got BertModel"),
         ("no model", "tester/empty has no config.json, no HCMI"),
         ("another model", "ValueError: tester/bert is a model of type 'bert', no HCMI.*from_clip_pretrained"),
+        ("no processor", "tester/empty"),
         ("no hierarchy", "ValueError: tester/towers lacks .*from_clip_pretrained"),
         ("truncated", "SafetensorError: .*not fully covered"),
         ("reshaped", "RuntimeError: .*ignore_mismatched_sizes"),
         ("shortened", "OSError: .*Consistency check failed|OSError: .*should be of size"),
+        ("tampered", "ValueError: tester/tampered: .*SHA-256"),
+        ("tampered again", "ValueError: tester/tampered: .*SHA-256"),
     ],
 )
 def test_what_cannot_be_loaded_says_so(with_package, case, message):
@@ -384,6 +418,7 @@ def test_what_cannot_be_loaded_says_so(with_package, case, message):
         ("not trusted", "trust_remote_code=True"),
         ("private", "tester/secret is not .* private repository, make sure to pass a token"),
         ("truncated", "SafetensorError: .*not fully covered"),
+        ("tampered", "ValueError: tester/tampered: .*SHA-256"),
         ("towers", "ValueError: tester/towers lacks .*from_clip_pretrained"),
     ],
 )
@@ -391,12 +426,11 @@ def test_without_the_package_too(without_package, case, message):
     assert re.search(message, without_package[case] or "no error", re.DOTALL), without_package[case]
 
 
-def test_the_client_finds_a_changed_file_of_the_cache(hub, place, with_package):
+def test_the_client_finds_a_changed_file_of_the_cache(hub, place, offline_with_package):
     cache = place / "with" / "hub"
     check = {"cache_dir": cache, "revision": hub.model(NAME).branches["main"]}
     assert not HfApi().verify_repo_checksums(NAME, **check).mismatches
     oid = hub.model(NAME).commits[check["revision"]]["model.safetensors"].oid
     blob = cache / "models--tester--tiny" / "blobs" / oid
-    content = blob.read_bytes()
-    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    blob.write_bytes(last_bit_changed(blob.read_bytes()))
     assert [found["path"] for found in HfApi().verify_repo_checksums(NAME, **check).mismatches] == ["model.safetensors"]

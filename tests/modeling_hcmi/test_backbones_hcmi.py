@@ -8,7 +8,16 @@ from huggingface_hub.errors import StrictDataclassError
 from tiny_backbones import KINDS, WORDS, save_backbone, tiny_backbone, tiny_backbone_tokenizer
 from tiny_hcmi import TEXT_CONFIG, VISION_CONFIG, random_videos, tiny_config, unlike
 from torch.nn.functional import normalize
-from transformers import AutoTokenizer, Siglip2Config, Siglip2Model, SiglipTextModel, SiglipVisionModel, logging
+from transformers import (
+    AutoTokenizer,
+    CLIPConfig,
+    CLIPModel,
+    Siglip2Config,
+    Siglip2Model,
+    SiglipTextModel,
+    SiglipVisionModel,
+    logging,
+)
 
 from hcmi.modeling_hcmi import LEVELS, HCMIConfig, HCMIModel
 from hcmi.modeling_hcmi.backbones_hcmi import BACKBONES
@@ -87,6 +96,19 @@ def test_every_weight_is_taken_over_and_the_rest_is_the_hierarchy(checkpoints, k
         assert torch.equal(own[name], tensor), name
     new = {name.split(".")[0] for name in own.keys() - encoder.state_dict().keys()}
     assert new == {"video_hierarchy", "text_hierarchy"}
+
+
+def test_every_weight_of_laions_vit_h_14_has_its_place():
+    layer = {"num_attention_heads": 16, "hidden_act": "gelu", "projection_dim": 1024}
+    text = layer | {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
+    vision = layer | {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "patch_size": 14}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=1024)
+    with torch.device("meta"):
+        encoder, model = CLIPModel(config), HCMIModel(HCMIConfig.from_clip_config(config))
+    assert encoder.num_parameters() == 986_109_441  # as published
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name, tensor in encoder.state_dict().items():
+        assert shapes[name] == tensor.shape, name
 
 
 @torch.no_grad()

@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +14,50 @@ import pytest
 import transformers.utils.hub
 from hub_state import TOKEN, Hub
 from huggingface_hub import constants
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-# What a plain installation of transformers and torch does not have.
-_FOREIGN = [
-    "hcmi",
-    "datasets",
-    "accelerate",
-    "evaluate",
-    "matplotlib",
-    "tensorboard",
-    "peft",
-    "torchvision",
-    "torchcodec",
-]
+_PLAIN = ("torch", "transformers", "av", "pillow")
+"""What the card of a published model asks for."""
 
-_WITHOUT_THE_PACKAGE = f"""
-import sys
+_WITHOUT_THE_REST = """
+import re, sys
 
 class Elsewhere:
     def __init__(self, finder):
         self.finder = finder
 
     def find_spec(self, name, path=None, target=None):
-        return None if name.partition(".")[0] in {_FOREIGN!r} else self.finder.find_spec(name, path, target)
+        return None if name.partition(".")[0] in {modules!r} else self.finder.find_spec(name, path, target)
 
     def find_distributions(self, context):
-        known = context.name not in {_FOREIGN!r} and hasattr(self.finder, "find_distributions")
-        return self.finder.find_distributions(context) if known else []
+        known = re.sub("[-_.]+", "-", context.name or "").lower() not in {distributions!r}
+        return self.finder.find_distributions(context) if known and hasattr(self.finder, "find_distributions") else []
 
 sys.meta_path[:] = [Elsewhere(finder) for finder in sys.meta_path]
 """
+
+
+@cache
+def _without_the_rest() -> str:
+    """Code that hides whatever an installation of `_PLAIN` would not have brought along."""
+    needed: set[str] = set()
+    waiting = list(_PLAIN)
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name not in needed:
+            needed.add(name)
+            with suppress(PackageNotFoundError):
+                wanted = map(Requirement, requires(name) or [])
+                waiting += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    modules = {"hcmi"}  # an editable installation does not tell
+    distributions = {"hcmi"}
+    for module, owners in packages_distributions().items():
+        names = {canonicalize_name(owner) for owner in owners}
+        if not names & needed:
+            modules.add(module)
+            distributions |= names
+    return _WITHOUT_THE_REST.format(modules=modules, distributions=distributions)
 
 
 def point_client_at(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +90,13 @@ def run_fresh(code: str, variables: dict[str, str], folder: Path, *words: object
         variables: of the environment, see `environment`.
         folder: to run in.
         words: become `sys.argv[1:]`.
-        package: whether the package and what it needs beyond transformers can be imported.
+        package: whether the package and all else that is installed can be imported, or torch, transformers, PyAV,
+            Pillow and what these need alone.
 
     Returns:
         What was printed.
     """
-    whole = code if package else _WITHOUT_THE_PACKAGE + code
+    whole = code if package else _without_the_rest() + code
     command = [sys.executable, "-I", "-c", whole, *map(str, words)]
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
