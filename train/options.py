@@ -62,7 +62,10 @@ def checked(entry: Field, value: Any) -> Any:
 
 
 def add_options(parser: argparse.ArgumentParser, entries: Sequence[Field]) -> None:
-    """An option for each field, with its group, help and default; those that are not given leave no trace."""
+    """
+    An option for each field, with its group, help and default; those that are not given leave no trace. A switch alone
+    means true.
+    """
     groups: dict[str, Any] = {}
     for entry in entries:
         group = entry.metadata["group"]
@@ -70,9 +73,11 @@ def add_options(parser: argparse.ArgumentParser, entries: Sequence[Field]) -> No
             groups[group] = parser.add_argument_group(group)
         default = entry.default if entry.default_factory is MISSING else entry.default_factory()
         remark = "; may differ when a run is resumed" if entry.metadata["may_differ"] else ""
+        alone: dict[str, Any] = {"nargs": "?", "const": True} if entry.type is bool else {}
         groups[group].add_argument(
             f"--{entry.name}",
             default=argparse.SUPPRESS,
+            **alone,
             metavar=_metavar(entry.type, entry.metadata["choices"]),
             help=f"{entry.metadata['help']} (default: {default}{remark})".replace("%", "%%"),
         )

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from hub_client import point_client_at
+from hub_server import serve_hub
 from saved_hcmi import write_video
 from tiny_backbones import save_backbone, tiny_backbone_tokenizer
 from torch.nn.functional import normalize
@@ -110,6 +112,26 @@ def test_the_last_lines_say_what_to_do_next(tmp_path, capsys):
     again = tmp_path / "again"
     assert main(["convert", "--clip", str(tmp_path / "encoder"), str(again), "--max-frames", "12"]) == 0
     assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+
+
+def test_a_name_on_the_hub_and_one_of_its_revisions(tmp_path, monkeypatch):
+    encoder = save_backbone("clip", tmp_path / "encoder")
+    older = {file.name: file.read_bytes() for file in (tmp_path / "encoder").iterdir()}
+    with torch.no_grad():
+        encoder.visual_projection.weight.mul_(2)
+    encoder.save_pretrained(tmp_path / "encoder")
+    with serve_hub() as hub:
+        point_client_at(hub, tmp_path / "home", monkeypatch)
+        hub.put("tester/clip", older)
+        repository = hub.model("tester/clip")
+        repository.tags["v1"] = repository.branches["main"]
+        newer = hub.store((tmp_path / "encoder" / "model.safetensors").read_bytes(), lfs=True)
+        repository.commit("main", repository.commits[repository.tags["v1"]] | {"model.safetensors": newer})
+        for out, words in (("newer", []), ("older", ["--revision", "v1"])):
+            assert main(["convert", "--clip", "tester/clip", str(tmp_path / out), *words]) == 0
+    for out, factor in (("newer", 1), ("older", 2)):
+        weight = HCMIModel.from_pretrained(tmp_path / out).visual_projection.weight
+        assert torch.equal(factor * weight, encoder.visual_projection.weight)
 
 
 def failure(capsys, *argv: object) -> str:

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.state import AcceleratorState, GradientState
+from hub_client import point_client_at
+from hub_server import serve_hub
+from hub_state import TOKEN
 
 from hcmi.cli import main
 from hcmi.modeling_hcmi import HCMIModel
-from hcmi.train import step
+from hcmi.train import publishing, step
 from hcmi.train.data.shape_stories import load_shape_stories, write_shape_stories
 from hcmi.train.results import format_result, load_result
 
@@ -128,6 +131,46 @@ def test_impossible_wishes_are_one_line(config, words, message, capsys):
     assert main(["train", "--config", config, *words]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hcmi train: error:")]
     assert len(lines) == 1 and message in lines[0]
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with serve_hub() as server:
+        point_client_at(server, tmp_path / "home", monkeypatch)
+        yield server
+
+
+PUSH = ["--epochs", "1", "--push_to_hub", "tester/run", "--private"]
+
+
+def test_push_to_hub_publishes_the_run_and_keeps_no_token(config, hub, tmp_path, capsys):
+    assert main(["train", "--config", config, *PUSH]) == 0
+    out, err = capsys.readouterr()
+    repository = hub.model("tester/run")
+    assert f"published: {hub.address}/tester/run/commit/{repository.branches['main']}" in out
+    assert repository.private and len(repository.commits) == 2, "one makes the repository, the other is the model"
+    published = json.loads(hub.files("tester/run")["result.json"])
+    assert published["levels"] == load_result(tmp_path / "run" / "result.json")["levels"]
+    assert TOKEN not in out + err
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
+
+
+def test_what_cannot_be_published_is_told_before_the_training(config, hub, tmp_path, capsys):
+    assert main(["train", "--config", config, "--push_to_hub", "somebody/run"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "somebody/run was not published: the token may not write there. Nothing was begun." in last
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_upload_leaves_the_run_and_the_command_that_publishes_it(config, hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(publishing, "RETRY_AFTER", ())
+    hub.fail("POST", "/commit/", 503)
+    assert main(["train", "--config", config, *PUSH]) == 1
+    run = tmp_path / "run"
+    assert f"To try again: hcmi publish {run} tester/run --private" in capsys.readouterr().err.splitlines()[-1]
+    assert load_result(run / "result.json")["training"]["steps"] == 2
+    assert main(["publish", str(run), "tester/run", "--private"]) == 0
+    assert "model.safetensors" in hub.files("tester/run")
 
 
 def test_the_script_runs_through_accelerate_launch(config, tmp_path):

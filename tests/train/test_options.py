@@ -12,6 +12,7 @@ class Options:
     marks: list = option("look", "on the line", ["dot"], choices=("dot", "cross"), may_differ=True)
     width: float = option("look", "100 % is one", 1.0, least=0, below=2)
     count: int | None = option("number", "of lines", None, least=1)
+    bold: bool = option("number", "or thin", False)
 
 
 ENTRIES = {entry.name: entry for entry in fields(Options)}
@@ -68,10 +69,22 @@ def test_the_help_has_groups_defaults_and_remarks():
     assert vars(parser.parse_args(["--width", "3"])) == {"width": "3"}
 
 
+@pytest.mark.parametrize(
+    ("words", "held"), [(["--bold"], True), (["--bold", "true"], True), (["--bold", "FALSE"], False)]
+)
+def test_a_switch_can_stand_alone(words, held):
+    parser = argparse.ArgumentParser()
+    add_options(parser, fields(Options))
+    namespace = parser.parse_args([*words, "--count", "3"])
+    assert checked(ENTRIES["bold"], namespace.bold) is held and namespace.count == "3"
+
+
 def test_a_file_is_read_as_it_stands(tmp_path):
     path = tmp_path / "options.yaml"
     path.write_text("width: 5e-1\nmarks: [dot]\n")
     assert read_fields(path, ENTRIES.keys()) == {"width": "5e-1", "marks": ["dot"]}
     path.write_text("widht: 1\n")
-    with pytest.raises(ValueError, match=r"options\.yaml: unknown fields widht; known are colour, count, marks, width"):
+    with pytest.raises(
+        ValueError, match=r"options\.yaml: unknown fields widht; known are bold, colour, count, marks, width"
+    ):
         read_fields(path, ENTRIES.keys())

@@ -110,6 +110,28 @@ def test_large_weights_are_sharded_and_older_ones_go(trained, hub, tmp_path):
         assert torch.equal(loaded.state_dict()[name], tensor)
 
 
+def test_recalls_on_a_data_set_of_the_hub_are_read_by_it(trained, hub, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    file = tmp_path / "run" / "result.json"
+    result = json.loads(file.read_text()) | {"benchmark": "msrvtt", "complete": True}
+    file.write_text(json.dumps(result))
+    publish(tmp_path / "run", NAME)
+    wanted = round(result["levels"]["combined"]["text_to_video"]["R@5"], 2)
+    found = {own.task_id: own for own in HfApi().model_info(NAME, expand=["evalResults"]).eval_results}
+    assert len(found) == 6 and found["text_to_video_recall_at_5"].value == wanted
+    card = ModelCard.load(NAME)
+    card.validate()
+    index = {(own.task_type, own.metric_name): own for own in card.data.eval_results}
+    assert len(index) == 10 and index["text-to-video-retrieval", "R@5"].metric_value == wanted
+    assert (
+        {own.dataset_id for own in found.values()}
+        == {"friedrichor/MSR-VTT"}
+        == {own.dataset_type for own in index.values()}
+    )
+    publish(trained, NAME)
+    assert not [path for path in hub.files(NAME) if path.startswith(".eval_results/")]
+
+
 def test_private_stays_private(trained, hub):
     publish(trained, NAME, private=True)
     assert hub.model(NAME).private
