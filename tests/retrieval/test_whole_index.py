@@ -97,7 +97,7 @@ def test_the_index_finds_what_the_evaluation_finds(index, folder, rows, measured
     recall = 100 * statistics.mean(first.values())
     expected = measured["levels"]["combined"]["text_to_video"]["R@1"]
     assert recall == pytest.approx(expected, abs=1e-6)
-    assert recall > 5  # of some 250 windows, with a model of a short training; chance is below 1
+    assert recall > 30  # of some 250 windows, with a model of a short training; chance is below 1
 
 
 def test_the_moments_are_those_of_the_evaluation(index, folder, rows, measured):
@@ -121,4 +121,4 @@ def test_a_films_moment_lies_in_the_part_that_the_caption_tells(index, rows, par
         for row, (begin, end) in zip(rows[SHORT + number * PARTS :], spans, strict=False):
             hits = {hit.video: hit for hit in index.search(row["captions"][0], top_k=SHORT + LONG, exact=True).hits}
             inside.append(begin <= (hits[film].start + hits[film].end) / 2 <= end)
-    assert len(inside) == LONG * PARTS and statistics.mean(inside) > 0.5  # by chance a fifth
+    assert len(inside) == LONG * PARTS and statistics.mean(inside) > 0.7  # by chance a fifth
