@@ -4,11 +4,19 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from typing import TypeVar
 
 import torch
 from torch.utils.data import get_worker_info
+
+_SECONDS_TO_END = 1.0
+"""That a process may take which ends."""
+
+T = TypeVar("T")
 
 
 class ReaderWatch:
@@ -59,24 +67,39 @@ class ReaderWatch:
         try:
             yield
         except BaseException as error:
-            told = self._told(names, files)
-            # A loader that an error keeps alive waits for its readers, seconds for each, when it goes at last.
-            self._end_readers()
-            # A dead reader's data may also arrive as a broken connection.
+            # A dead reader's data may also arrive as a broken connection, even before its process is no more.
+            if isinstance(error, OSError | EOFError):
+                _in_spite_of_torch(self._wait_for_an_end)
+            told = _in_spite_of_torch(lambda: self._told(names, files))
+            _in_spite_of_torch(self._end_readers)
             of_reader = told or str(error).startswith("DataLoader worker")
             if not (of_reader and isinstance(error, RuntimeError | OSError | EOFError)):
                 raise
             raise ChildProcessError("; ".join(told) or f"a reader process ended between two videos: {error}") from error
 
-    def _end_readers(self) -> None:
+    def _readers(self) -> list[BaseProcess]:
+        """Those that run still."""
         noted = set(self._notes[:, 0].tolist())
-        for process in multiprocessing.active_children():
-            if process.pid in noted:
-                process.terminate()
+        return [process for process in multiprocessing.active_children() if process.pid in noted]
+
+    def _wait_for_an_end(self) -> None:
+        readers = self._readers()
+        ended = wait([process.sentinel for process in readers], _SECONDS_TO_END)
+        for process in readers:
+            if process.sentinel in ended:
+                process.join(_SECONDS_TO_END)
+
+    def _end_readers(self) -> None:
+        """A loader that an error keeps alive waits for its readers, seconds for each, when it goes at last."""
+        readers = self._readers()
+        for process in readers:
+            process.terminate()
+        for process in readers:
+            process.join(_SECONDS_TO_END)
 
     def _told(self, names: Sequence[str], files: Sequence[str] | None) -> list[str]:
         """A sentence for each reader that is no more and was reading."""
-        alive = {process.pid for process in multiprocessing.active_children()}
+        alive = {process.pid for process in self._readers()}
         told = []
         for process, noted, since in self._notes.tolist():
             if not noted or process in alive:
@@ -93,6 +116,14 @@ class ReaderWatch:
                     f"memory (/dev/shm), of which fewer readers need less (num_workers)"
                 )
         return told
+
+
+def _in_spite_of_torch(act: Callable[[], T]) -> T:
+    """torch tells the end of a reader once, by an error wherever this process is: what that cuts off is done again."""
+    try:
+        return act()
+    except RuntimeError:
+        return act()
 
 
 def _set_alarm(seconds: float) -> None:
