@@ -31,6 +31,7 @@ from accelerate import Accelerator, DataLoaderConfiguration
 from transformers import CLIPImageProcessor
 from video_reading import decode_packets, packets_needed, write_video
 
+from hcmi.freed_memory import keep_freed_memory
 from hcmi.processing import HCMIProcessor
 from hcmi.processing.frame_sampling import frames_at, segment_times
 from hcmi.train.cores import usable_cores
@@ -67,6 +68,7 @@ class Settings:
 
 
 def main() -> int:
+    keep_freed_memory()  # as `hcmi` does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path, metavar="FOLDER", help="read these files instead of written ones")
     parser.add_argument("--count", type=int, default=16, help="videos at most (default: %(default)s)")

@@ -73,7 +73,8 @@ def table(report: dict[str, Any]) -> str:
         [
             *lines,
             "{model}, {batch} pairs, {frames} frames of {image_size} pixels, {words} words, {dtype}, {attention} "
-            "attention, chunks of {chunk_size}, {threads} threads, seed {seed}".format(**settings),
+            "attention, chunks of {chunk_size}, {threads} threads, seed {seed}".format(**settings)
+            + (", freed memory given back" if settings["give_back"] else ""),
             f"{report['hardware']}; " + ", ".join(f"{name} {number}" for name, number in report["versions"].items()),
         ]
     )

@@ -39,6 +39,7 @@ class Settings:
     gradient_checkpointing: bool = False
     chunk_size: int = 0
     threads: int = 1
+    give_back: bool = False
     seed: int = 0
     warmup: int = 1
     repeats: int = 3

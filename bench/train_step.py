@@ -36,6 +36,7 @@ from flops import PARTS, TOWERS, step_flops
 from step_report import compared, table
 from steps import ATTENTION, MODELS, WAYS, Settings, Stopwatch
 
+from hcmi.freed_memory import keep_freed_memory
 from hcmi.train.cores import usable_cores
 from hcmi.train.results import hardware, versions
 
@@ -70,6 +71,9 @@ def parse() -> tuple[Settings, list[str], Path | None]:
     parser.add_argument("--threads", type=int, default=usable_cores(), help="default: all cores")
     parser.add_argument("--warmup", type=int, help="steps that are not measured")
     parser.add_argument("--repeats", type=int, help="steps of each way")
+    parser.add_argument(
+        "--give-back", action="store_true", help="let freed memory go back to the system at once, as `hcmi` does not"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the batch (default: %(default)s)")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="default: all four")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
@@ -97,6 +101,8 @@ def in_own_process(way: str, settings: Settings) -> dict[str, Any]:
 def measure(way: str, settings: Settings) -> dict[str, Any]:
     """Times of the steps and of matrix products between them, the breakdown of a step, and the peak memory."""
     torch.set_num_threads(settings.threads)
+    if not settings.give_back:
+        keep_freed_memory()
     watch = Stopwatch(settings)
     step, product = WAYS[way](settings, watch), matrix_product(settings)
     for _ in range(settings.warmup):

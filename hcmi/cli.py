@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
+from .freed_memory import keep_freed_memory
+
 VERBS = {
     "data": "check a benchmark's files, or prepare its frames",
     "convert": "make a model of a pretrained CLIP or SigLIP",
@@ -34,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: the verb's own; 1 for an error, which is told in one line on stderr; 130 after Ctrl-C.
     """
+    keep_freed_memory()
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
