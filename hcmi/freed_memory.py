@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
 
     By default glibc gives large blocks, and what is free at the end of its heap, back at once. A training step on a CPU
     frees gigabytes, which the system has to clear page by page when the next one wants them again: a fifth of the time
-    (`bench/train_step.py --give-back`). The most that is held stays as it was, and is held until the process ends.
+    (`bench/train_step.py --give-back`). What is held at most grows by a few blocks, and is held until the process ends.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(library, "mallopt"):

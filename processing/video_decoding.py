@@ -104,7 +104,7 @@ class EncodedReader:
         current: tuple[float, Any] | None = None
         with open_stream(self.source, self.max_frame_pixels) as (container, stream):
             _set_up(stream.codec_context, self.max_frame_pixels, explode)
-            timed = self._timed_frames(_all_frames(container, stream, explode))
+            timed = self._timed_frames(all_frames(container, stream, explode))
             for following in itertools.chain(timed, [(float("inf"), None)]):
                 if current is not None and pending and pending[-1] < following[0]:
                     shot = current[0], convert(self._rgb(current[1]))
@@ -135,7 +135,13 @@ class EncodedReader:
         return _upright(torch.from_numpy(pixels).permute(2, 0, 1), frame)
 
 
-def _all_frames(container: Any, stream: Any, explode: bool) -> Iterator[Any]:
+def all_frames(container: Any, stream: Any, explode: bool = False) -> Iterator[Any]:
+    """
+    All frames that the decoder gives.
+
+    Raises:
+        av.error.FFmpegError: with `explode`, what cannot be decoded; otherwise it is passed over.
+    """
     decoder, packets = stream.codec_context, container.demux(stream)
     while True:
         try:

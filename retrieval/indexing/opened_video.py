@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-import av
 import torch
 
 from hcmi.processing import HCMIProcessor, VideoReadError
-from hcmi.processing.video_decoding import Convert, EncodedReader
+from hcmi.processing.video_decoding import Convert, EncodedReader, all_frames
 from hcmi.processing.video_index import allocation_limit, open_stream
 from hcmi.processing.video_sources import EncodedVideo, open_source
 
@@ -34,7 +33,7 @@ class OpenedVideo(EncodedReader):
             decoder.thread_type, decoder.thread_count = "AUTO", threads or torch.get_num_threads()
             if not (every or self.index.counted):
                 decoder.skip_frame = "NONREF"
-            yield from self._timed_frames(_decoded(container, stream))
+            yield from self._timed_frames(all_frames(container, stream))
 
     def stream(self, times: Iterable[float], convert: Convert) -> Iterator[tuple[float, tuple[float, torch.Tensor]]]:
         """
@@ -76,20 +75,3 @@ def open_video(path: str, processor: HCMIProcessor) -> OpenedVideo:
 @lru_cache(maxsize=1)
 def _opened(source: EncodedVideo, size: int, mtime_ns: int, max_frame_pixels: int, max_duration: float) -> OpenedVideo:
     return OpenedVideo(source, False, max_frame_pixels, max_duration)
-
-
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """All frames that the decoder gives."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.error.FFmpegError, OSError, ValueError, IndexError):
-            packet = None  # listing the frames met the same end and noted it
-        try:
-            if packet is None or packet.size:
-                yield from stream.codec_context.decode(packet)
-        except av.error.FFmpegError:
-            pass
-        if packet is None:
-            return
