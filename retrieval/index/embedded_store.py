@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from hcmi.one_thread import one_thread
 from hcmi.retrieval.encoded_videos import EncodedVideos
 
-from .search import QueryVectors, SearchDepth, one_thread
+from .search import QueryVectors, SearchDepth
 from .vector_files import VectorFiles
 
 _VECTORS_AT_ONCE = 2**18

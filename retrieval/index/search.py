@@ -1,9 +1,8 @@
 """From a query to hits: nearest windows first, the exact score of the last few, one hit a video."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +14,7 @@ from torch.nn.functional import normalize
 from hcmi.modeling_hcmi import LEVELS, HCMITextFeatures
 from hcmi.modeling_hcmi.interaction_hcmi import blockwise_similarity
 from hcmi.modeling_hcmi.moments_hcmi import frame_relevance, relevant_span
+from hcmi.one_thread import one_thread
 from hcmi.retrieval.encoded_videos import EncodedVideos
 
 from .window import Window
@@ -26,8 +26,6 @@ _ROWS_AT_ONCE = 64
 _LOCATED_AT_ONCE = 512
 _DEEPER = 4
 """How many times deeper a search goes when its windows were of too few videos."""
-
-_alone = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -185,18 +183,6 @@ def search_store(
     nearest = len(store) if depth is None else min(depth.nearest, len(store))
     seconds = {"nearest": found - began, "rescore": time.perf_counter() - found}
     return SearchResult(hits, len(store), nearest, len(rows), depth is None, seconds)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """For work so small that more threads save it a millisecond at best: on a busy machine it would wait for them."""
-    with _alone:  # the number is a thread's own, but each new thread begins with the one that was set last
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 def _score(

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from hcmi.one_thread import one_thread
 from hcmi.processing import VideoReadError
-from hcmi.train.cores import one_thread
 
 from .frame_sources import FrameSource, VideoFrames
 from .reader_watch import ReaderWatch

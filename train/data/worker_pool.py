@@ -12,7 +12,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from hcmi.train.cores import one_thread
+from hcmi.one_thread import one_thread
 from hcmi.worker_processes import begin, interrupts_held
 
 Shared = TypeVar("Shared")

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from encoded import random_encoded
 from random_features import random_text_features
 from torch.nn.functional import normalize
@@ -9,7 +8,7 @@ from hcmi.modeling_hcmi import LEVELS
 from hcmi.retrieval.index import embedded_store
 from hcmi.retrieval.index.embedded_store import EmbeddedStore
 from hcmi.retrieval.index.row_codec import RowShape
-from hcmi.retrieval.index.search import SearchDepth, one_thread, query_vectors
+from hcmi.retrieval.index.search import SearchDepth, query_vectors
 from hcmi.retrieval.index.vector_files import VectorFiles
 
 DEAD = [0, 7, 149]
@@ -61,12 +60,3 @@ def test_without_weight_on_phrases_the_first_stage_decides(store):
     query = query_vectors(random_text_features([4], 8), WEIGHTS | {"clip_phrase": 0.0})
     first = store.nearest(query, SearchDepth(nearest=147, rescored=147)).tolist()
     assert store.nearest(query, SearchDepth(nearest=147, rescored=5)).tolist() == first[:5]
-
-
-def test_work_on_one_thread_leaves_the_others_as_they_were():
-    before = torch.get_num_threads()
-    with one_thread():
-        assert torch.get_num_threads() == 1
-    with pytest.raises(KeyError), one_thread():
-        raise KeyError
-    assert torch.get_num_threads() == before
