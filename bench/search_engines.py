@@ -1,6 +1,7 @@
 """A way of searching, as `search.py` compares them; the package's own, and scoring everything."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ AT_ONCE = 1000
 """Windows that are added at a time, and scored at a time where all are."""
 
 
-class Engine:
+class Engine(ABC):
     """
     One way of searching.
 
@@ -52,18 +53,19 @@ class Engine:
         self.finish()
         self.inserting += time.perf_counter() - started
 
+    @abstractmethod
     def add(self, some: EncodedVideos) -> None:
-        raise NotImplementedError
+        """Takes some."""
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 (most have nothing left to do)
         """What is left to do after the last window."""
 
-    def open(self) -> None:
+    def open(self) -> None:  # noqa: B027 (those that are not stored are open)
         """In a fresh process: makes ready what `build` has left in the folder."""
 
+    @abstractmethod
     def search(self, text: HCMITextFeatures) -> list[int]:
         """The numbers of the best windows, best first."""
-        raise NotImplementedError
 
 
 class Hcmi(Engine):

@@ -2,6 +2,7 @@
 
 import math
 import time
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ class InMemory(Engine):
         self.stages = {"vectors": found - started, "exact score": time.perf_counter() - found}
         return [rows[index] for index in best]
 
+    @abstractmethod
     def candidates(self, sentence: torch.Tensor) -> list[int]:
         """`DEPTH.rescored` windows for a sentence vector `(1, D)`."""
-        raise NotImplementedError
 
 
 class Matrix(InMemory):

@@ -1,23 +1,9 @@
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 from accelerate.state import AcceleratorState, GradientState
+from bench_scripts import load_script
 
-BENCH = Path(__file__).parents[2] / "bench"
-
-
-def load(name):
-    """As a script's folder has it, but without that folder on the path: its names are others' too."""
-    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-load("video_reading")
-bench = load("loading")
+load_script("video_reading")
+bench = load_script("loading")
 SETTINGS = bench.Settings(
     count=3, size=(80, 60), seconds=1, frames=2, views=2, candidates=4, image_size=16, batch=2, least_seconds=0.0
 )

@@ -1,29 +1,16 @@
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from bench_scripts import load_script
 from torch.nn.functional import normalize
 
 from hcmi.modeling_hcmi import LEVELS
 from hcmi.modeling_hcmi.interaction_hcmi import blockwise_similarity
 from hcmi.retrieval.index.embedded_store import EmbeddedStore
 
-BENCH = Path(__file__).parents[2] / "bench"
-
-
-def load(name):
-    """As a script's folder has it, but without that folder on the path: its names are others' too."""
-    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 _, drawn, engines, _, bench = (
-    load(name) for name in ("system", "synthetic_windows", "search_engines", "search_rivals", "search")
+    load_script(name) for name in ("system", "synthetic_windows", "search_engines", "search_rivals", "search")
 )
 
 

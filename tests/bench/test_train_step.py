@@ -1,28 +1,15 @@
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from bench_scripts import load_script
 from tiny_hcmi import random_texts, random_videos, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from hcmi.modeling_hcmi import hcmi_objective
 
-BENCH = Path(__file__).parents[2] / "bench"
-
-
-def load(name):
-    """As a script's folder has it, but without that folder on the path: its names are others' too."""
-    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-flops, steps, report_of, bench = (load(name) for name in ("flops", "steps", "step_report", "train_step"))
+flops, steps, report_of, bench = (load_script(name) for name in ("flops", "steps", "step_report", "train_step"))
 
 SETTINGS = steps.Settings(
     model="small", batch=3, frames=5, image_size=32, words=9, attention="eager", warmup=0, repeats=2, matrix=32

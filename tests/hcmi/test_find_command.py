@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from saved_hcmi import save_tiny_hcmi, write_video
+from saved_hcmi import save_tiny_hcmi, write_mixed_folder
 from transformers import pipeline
 
 from hcmi.cli import main
@@ -17,14 +17,7 @@ def model_folder(tmp_path_factory) -> str:
 
 @pytest.fixture
 def clips(tmp_path) -> Path:
-    """Two readable videos in sub-folders, a broken one, and files that are no videos."""
-    folder = tmp_path / "clips"
-    write_video(folder / "b.mp4", frames=10, seed=1)
-    write_video(folder / "deeper" / "a.MP4", frames=12, seed=2)
-    (folder / "deeper" / "broken.avi").write_bytes(b"nothing" * 99)
-    (folder / "notes.txt").write_text("no video")
-    (folder / "._b.mp4").write_bytes(b"left by another system")
-    return folder
+    return write_mixed_folder(tmp_path / "clips")
 
 
 def test_the_table_lines_up():

@@ -54,3 +54,13 @@ def write_video(path: Path, frames: int, seed: int = 0) -> str:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return str(path)
+
+
+def write_mixed_folder(folder: Path) -> Path:
+    """Two readable videos in sub-folders, a broken one, and files that are no videos."""
+    write_video(folder / "b.mp4", frames=10, seed=1)
+    write_video(folder / "deeper" / "a.MP4", frames=12, seed=2)
+    (folder / "deeper" / "broken.avi").write_bytes(b"nothing" * 99)
+    (folder / "notes.txt").write_text("no video")
+    (folder / "._b.mp4").write_bytes(b"left by another system")
+    return folder

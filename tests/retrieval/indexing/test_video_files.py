@@ -1,21 +1,14 @@
 from pathlib import Path
 
 import pytest
-from saved_hcmi import write_video
+from saved_hcmi import write_mixed_folder
 
 from hcmi.retrieval.indexing.video_files import find_videos
 
 
 @pytest.fixture
 def clips(tmp_path) -> Path:
-    """Two readable videos in sub-folders, a broken one, and files that are no videos."""
-    folder = tmp_path / "clips"
-    write_video(folder / "b.mp4", frames=10, seed=1)
-    write_video(folder / "deeper" / "a.MP4", frames=12, seed=2)
-    (folder / "deeper" / "broken.avi").write_bytes(b"nothing" * 99)
-    (folder / "notes.txt").write_text("no video")
-    (folder / "._b.mp4").write_bytes(b"left by another system")
-    return folder
+    return write_mixed_folder(tmp_path / "clips")
 
 
 def test_folders_are_searched_in_order_and_each_video_is_taken_once(clips):
